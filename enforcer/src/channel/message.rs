@@ -1,0 +1,208 @@
+//! The messages.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{BootInstant, WallInstant},
+    session::{Credential, EndReason, SessionId},
+};
+
+/// Number that the gateway gives a message that wants an answer; the answer carries it back.
+pub type Request = u32;
+
+/// From gateway to warden.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWarden {
+    /// Sealed and serving.
+    Ready,
+    /// Open the credential's session, or join the live one, under the route's policy, and bind
+    /// the client's socket to it if it isn't yet. Answer: `Opened` or `Refused`.
+    Open {
+        /// For the answer.
+        request: Request,
+        /// Cookie of the client's socket.
+        cookie: u64,
+        /// Who.
+        credential: Credential,
+        /// The policy of the route.
+        policy: String,
+    },
+    /// Bind a socket of the gateway's to a session. Answer: `Bound` or `Refused`.
+    Bind {
+        /// For the answer.
+        request: Request,
+        /// Cookie of the socket.
+        cookie: u64,
+        /// The session.
+        session: SessionId,
+        /// What the socket is to it.
+        role: BoundRole,
+    },
+    /// A newer credential on a connection that is bound to the session. Answer: `Opened` or
+    /// `Refused`.
+    Renew {
+        /// For the answer.
+        request: Request,
+        /// The session that the connection is bound to.
+        session: SessionId,
+        /// The newer credential.
+        credential: Credential,
+    },
+    /// The client did something; sent at most once a second for each session. No answer.
+    Touch {
+        /// The session.
+        session: SessionId,
+        /// When.
+        at: BootInstant,
+    },
+    /// The user logs out. No answer but `Ended`.
+    End {
+        /// The session.
+        session: SessionId,
+    },
+    /// A request was refused, for the audit log. No answer.
+    RefusedRequest(RefusedRequest),
+    /// The answer to `HandOver`: names of the listeners, whose sockets come along in this order.
+    Listeners {
+        /// Names, as in the configuration.
+        names: Vec<String>,
+    },
+}
+
+/// A refused request, for the audit log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RefusedRequest {
+    /// The stable code of the answer (`invalid_token`, `not_found`, ..).
+    pub code: String,
+    /// What was wrong, in words.
+    pub detail: String,
+    /// The client.
+    pub client: SocketAddr,
+    /// Name of the listener.
+    pub listener: String,
+    /// Cookie of the client's socket.
+    pub cookie: u64,
+    /// Issuer and subject where they were established.
+    pub principal: Option<crate::session::Principal>,
+}
+
+/// What a bound socket is to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BoundRole {
+    /// Accepted from the client.
+    Client,
+    /// Connected to an upstream for this session alone.
+    Upstream,
+}
+
+/// From warden to gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToGateway {
+    /// First message to a new gateway. File descriptors: the configuration (a memfd with the
+    /// file's text), the handover socket (listening), then the listeners in the order of `names`.
+    Start {
+        /// Folder that relative paths in the configuration start from, and the file's name for
+        /// messages.
+        config_path: std::path::PathBuf,
+        /// Names of the listeners, as in the configuration.
+        names: Vec<String>,
+    },
+    /// The answer to `Open` and `Renew`.
+    Opened {
+        /// Of the message.
+        request: Request,
+        /// The session.
+        session: SessionView,
+    },
+    /// The answer to `Bind`: it is in the map.
+    Bound {
+        /// Of the message.
+        request: Request,
+    },
+    /// The answer to `Open`, `Renew` or `Bind`.
+    Refused {
+        /// Of the message.
+        request: Request,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The session's limits changed (renewed, or another policy joined).
+    Changed {
+        /// The session as it is now.
+        session: SessionView,
+    },
+    /// The session ends soon: within `warn_before`.
+    Warning {
+        /// The session.
+        session: SessionId,
+    },
+    /// Say goodbye on the session's connections: the cut comes at `limit`.
+    Farewell {
+        /// The session.
+        session: SessionId,
+        /// Why it will end.
+        reason: EndReason,
+        /// When.
+        limit: BootInstant,
+    },
+    /// The session is over and its sockets have been reset.
+    Ended {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// Send the listeners (answer: `Listeners`) and stop accepting.
+    HandOver,
+    /// Serve what is there to its end, then exit.
+    Drain,
+}
+
+/// A session, as the gateway needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// The id.
+    pub id: SessionId,
+    /// When it started.
+    pub started_at: WallInstant,
+    /// When it ends whatever it does.
+    pub deadline: BootInstant,
+    /// The idle timeout in force.
+    pub idle_timeout: Option<Duration>,
+    /// How long before the end it counts as expiring.
+    pub warn_before: Duration,
+    /// Limits are enforced (and not only observed).
+    pub enforced: bool,
+    /// Latest `exp` of its credentials: an older token of the same key does not renew.
+    pub token_expires_at: WallInstant,
+    /// Names of the policies that apply.
+    pub policies: Vec<String>,
+}
+
+/// Why the warden refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The session of this key has ended.
+    #[error("the session has ended ({0})")]
+    SessionEnded(EndReason),
+    /// The route's policy would have ended the session already.
+    #[error("the session is older than this resource allows")]
+    SessionTooOld,
+    /// The credential belongs to another session than the connection.
+    #[error("the connection belongs to another session")]
+    AnotherSession,
+    /// A map is full.
+    #[error("no room for another session or connection")]
+    Capacity,
+    /// The socket is not one that may be bound: unknown, of another role, or bound already.
+    #[error("the socket cannot be bound")]
+    UnbindableSocket,
+    /// The policy does not exist.
+    #[error("the policy is unknown")]
+    UnknownPolicy,
+    /// The warden is in no state to decide.
+    #[error("the warden cannot decide now")]
+    Unavailable,
+}

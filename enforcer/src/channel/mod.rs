@@ -1,0 +1,11 @@
+//! What warden and gateway say to each other: one message a packet on a `SOCK_SEQPACKET` socket,
+//! encoded with postcard.
+//!
+//! A gateway starts with the channel as its standard input. The first message is
+//! [`ToGateway::Start`], with file descriptors; the gateway seals itself and then serves. When a
+//! warden dies its gateways serve on without a channel; the next warden connects to each one's
+//! handover socket, and that connection becomes the gateway's channel.
+
+mod message;
+
+pub use message::{BoundRole, Refusal, RefusedRequest, Request, SessionView, ToGateway, ToWarden};

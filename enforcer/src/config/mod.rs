@@ -1,0 +1,164 @@
+//! The configuration: TOML -> raw structures -> [`Config`], in which nothing needs a second look.
+//!
+//! Paths are absolute (relative ones are resolved against the folder of the file), durations are
+//! durations, names that refer to something refer to something that exists.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::policy::Limits;
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[daemon]`
+    pub daemon: Daemon,
+    /// `[listeners.NAME]`
+    pub listeners: BTreeMap<String, Listener>,
+    /// `[identity]`
+    pub identity: Identity,
+    /// `[policies.NAME]`
+    pub policies: BTreeMap<String, Limits>,
+    /// `[[routes]]`, in the order of the file.
+    pub routes: Vec<Route>,
+}
+
+/// Where the daemon lives and how much it may hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Daemon {
+    /// Store and audit log; default `/var/lib/enforcer`.
+    pub state_dir: PathBuf,
+    /// Admin and gateway sockets; default `/run/enforcer`.
+    pub runtime_dir: PathBuf,
+    /// Pins of programs and maps; default `/sys/fs/bpf/enforcer`.
+    pub bpf_dir: PathBuf,
+    /// The daemon's cgroup, parent of the warden's and the gateways'. Without it: the process's
+    /// own cgroup if it is not the root (systemd with Delegate=yes), else `enforcer` below the root.
+    pub cgroup: Option<PathBuf>,
+    /// The gateway's user; default `nobody`.
+    pub user: String,
+    /// Members may use the admin socket, besides root.
+    pub admin_group: Option<String>,
+    /// How long an accepted connection may stay without a session; default 10 s.
+    pub pre_authentication_timeout: Duration,
+    /// Size of the session maps; default 65,536.
+    pub max_sessions: u32,
+    /// Size of the connection maps; default 131,072.
+    pub max_connections: u32,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Its TLS; every listener has one.
+    pub tls: ServerTls,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP over TLS.
+    Http,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerTls {
+    /// PEM chain.
+    pub certificate: PathBuf,
+    /// PEM key.
+    pub private_key: PathBuf,
+    /// PEM roots; with it, clients must show a certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// Who may come in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// `[[identity.jwt]]`
+    pub jwt: Vec<JwtIssuer>,
+}
+
+/// A token issuer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JwtIssuer {
+    /// Exact `iss`.
+    pub issuer: String,
+    /// One of these must be in `aud`; one string or a list in the file.
+    pub audience: Vec<String>,
+    /// Where its keys are.
+    pub keys: KeySource,
+    /// The algorithms it may sign with.
+    pub algorithms: Vec<jsonwebtoken::Algorithm>,
+    /// Tolerance for `nbf` and `iat`; default 30 s. `exp` is a deadline and has none.
+    pub leeway: Duration,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeySource {
+    /// A JWK set (RFC 7517).
+    JwksFile(PathBuf),
+    /// One PEM public key or certificate.
+    PublicKeyFile(PathBuf),
+    /// A shared secret: the file's bytes without a final line break, at least 32 of them.
+    SecretFile(PathBuf),
+}
+
+/// From a listener to an upstream, under a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Name of the listener.
+    pub listener: String,
+    /// Exact host, lower case, without port; `None` for any.
+    pub host: Option<String>,
+    /// Path prefix that ends at a segment border (`/admin` covers `/admin` and `/admin/x`);
+    /// `/` for all.
+    pub path: String,
+    /// Where requests go.
+    pub upstream: Upstream,
+    /// Name of the policy.
+    pub policy: String,
+    /// The bearer token goes on to the upstream.
+    pub forward_token: bool,
+    /// Upstream connections are shared by sessions, or each belongs to one.
+    pub upstream_pool: UpstreamPool,
+    /// Longest wait for a connection to the upstream; default 5 s.
+    pub connect_timeout: Duration,
+    /// Longest wait for the upstream's response head; default 60 s.
+    pub response_timeout: Duration,
+}
+
+/// An upstream: `http://host:port` or `https://host:port`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port; 80 or 443 unless given.
+    pub port: u16,
+    /// TLS towards the upstream, for `https://`.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// TLS towards an upstream (`upstream_tls = { ca, certificate, private_key, server_name }`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamTls {
+    /// PEM roots; without it the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM chain and key that the gateway shows.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Name to verify instead of the host.
+    pub server_name: Option<String>,
+}
+
+/// Who shares an upstream connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamPool {
+    /// All sessions of a route: the gateway checks the session before each write.
+    Shared,
+    /// One session: the connection is bound to it and cut with it by the kernel.
+    Session,
+}

@@ -1,0 +1,5 @@
+//! Policies: named sets of limits. Pure.
+
+mod limits;
+
+pub use limits::{ActivityKind, Limits, Mode};

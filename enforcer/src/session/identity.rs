@@ -1,0 +1,234 @@
+//! Who a session belongs to and what it is known by.
+
+use std::{fmt, num::NonZeroU64, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::clock::WallInstant;
+
+/// A session's random id, printed as 16 hexadecimal digits. Never 0, which means "unbound" in the
+/// maps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct SessionId(NonZeroU64);
+
+impl SessionId {
+    /// The id with this number; `None` for 0.
+    pub const fn from_u64(id: u64) -> Option<Self> {
+        match NonZeroU64::new(id) {
+            Some(id) => Some(Self(id)),
+            None => None,
+        }
+    }
+
+    /// The number, as it stands in the maps.
+    pub const fn as_u64(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<SessionId> for String {
+    fn from(id: SessionId) -> Self {
+        id.to_string()
+    }
+}
+
+/// Not a session id.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a session id: write the 16 hexadecimal digits that `enforcer sessions` shows"
+)]
+pub struct InvalidSessionId(String);
+
+impl FromStr for SessionId {
+    type Err = InvalidSessionId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = (text.len() == 16)
+            .then(|| u64::from_str_radix(text, 16).ok())
+            .flatten();
+        id.and_then(Self::from_u64)
+            .ok_or_else(|| InvalidSessionId(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for SessionId {
+    type Error = InvalidSessionId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// Who: an issuer and a subject within it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Principal {
+    /// `iss` of a token.
+    pub issuer: String,
+    /// `sub` of a token.
+    pub subject: String,
+}
+
+/// What makes two tokens the same session: a digest of (iss, sub, `sid`), else of
+/// (iss, sub, `jti`), else of the token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionKey([u8; 32]);
+
+impl SessionKey {
+    /// The key of every token with this `sid` claim.
+    pub fn from_sid(principal: &Principal, sid: &str) -> Self {
+        Self::digest(
+            b"sid",
+            &[
+                principal.issuer.as_bytes(),
+                principal.subject.as_bytes(),
+                sid.as_bytes(),
+            ],
+        )
+    }
+
+    /// The key of the token with this `jti` claim.
+    pub fn from_token_id(principal: &Principal, jti: &str) -> Self {
+        Self::digest(
+            b"jti",
+            &[
+                principal.issuer.as_bytes(),
+                principal.subject.as_bytes(),
+                jti.as_bytes(),
+            ],
+        )
+    }
+
+    /// The key of a token that names neither.
+    pub fn from_token(token: &[u8]) -> Self {
+        Self::digest(b"token", &[token])
+    }
+
+    /// A key as the store keeps it.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The key as the store keeps it.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn digest(kind: &[u8], parts: &[&[u8]]) -> Self {
+        let mut hasher = Sha256::new();
+        for part in std::iter::once(&kind).chain(parts) {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(hasher.finalize().into())
+    }
+}
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0[..8] {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What authentication found out: everything that a session may be opened or renewed from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credential {
+    /// Who.
+    pub principal: Principal,
+    /// The session that it belongs to.
+    pub key: SessionKey,
+    /// The key comes from `sid`: only a token with the same `sid` renews.
+    pub names_session: bool,
+    /// `azp`: the client that the token was issued to.
+    pub authorized_party: Option<String>,
+    /// `auth_time`, the start of the session; without it the session starts when it is opened.
+    pub authenticated_at: Option<WallInstant>,
+    /// `exp`, a deadline.
+    pub expires_at: WallInstant,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// `max_session` was reached.
+    Deadline,
+    /// No activity for `idle_timeout`.
+    Idle,
+    /// The token's `exp` was reached.
+    Token,
+    /// An operator revoked it.
+    Revoked,
+    /// The user logged out.
+    Logout,
+    /// The maps knew it and the store did not.
+    Unknown,
+}
+
+impl EndReason {
+    /// The stable name, as in the audit log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Idle => "idle",
+            Self::Token => "token",
+            Self::Revoked => "revoked",
+            Self::Logout => "logout",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_reads_back_what_it_prints() {
+        let id = SessionId::from_u64(0xabc).unwrap();
+        assert_eq!(id.to_string(), "0000000000000abc");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in [
+            "",
+            "abc",
+            "0000000000000000",
+            "000000000000000g",
+            "+000000000000abc",
+        ] {
+            assert!(bad.parse::<SessionId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_of_different_kinds_or_splits_differ() {
+        let who = |issuer: &str, subject: &str| Principal {
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+        };
+        let key = SessionKey::from_sid(&who("a", "bc"), "d");
+        assert_ne!(key, SessionKey::from_sid(&who("ab", "c"), "d"));
+        assert_ne!(key, SessionKey::from_token_id(&who("a", "bc"), "d"));
+    }
+}
