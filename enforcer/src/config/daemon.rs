@@ -28,7 +28,6 @@ impl Default for Daemon {
     }
 }
 
-/// A value that is refused leaves the default; the draft then has the problem.
 pub(super) fn convert(draft: &mut Draft<'_>, raw: RawDaemon) -> Daemon {
     let default = Daemon::default();
     let resolve = |draft: &Draft<'_>, path: Option<PathBuf>, default: PathBuf| {
@@ -49,10 +48,12 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: RawDaemon) -> Daemon {
         admin_group: raw
             .admin_group
             .and_then(|name| account(draft, "admin_group", name)),
-        pre_authentication_timeout: raw
-            .pre_authentication_timeout
-            .and_then(|value| draft.duration("pre_authentication_timeout", &value, Zero::Refused))
-            .unwrap_or(default.pre_authentication_timeout),
+        pre_authentication_timeout: draft.duration_or(
+            "pre_authentication_timeout",
+            raw.pre_authentication_timeout.as_ref(),
+            Zero::Refused,
+            default.pre_authentication_timeout,
+        ),
         max_sessions: entries(
             draft,
             "max_sessions",

@@ -15,8 +15,9 @@ use super::{
     location::Lines,
 };
 
-/// A configuration in the making. Sections report what is wrong and go on, so that one look at
-/// the file finds as much as it can.
+/// A configuration in the making. Sections report what is wrong and go on, with the default in
+/// place of a value that is refused, so that one look at the file finds as much as it can: a draft
+/// with a problem never becomes a configuration.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     lines: Lines,
@@ -37,12 +38,12 @@ impl<'a> Draft<'a> {
     }
 
     /// What was found: files to check if there is no problem.
-    pub(super) fn finish(mut self) -> Result<Vec<FileReference>, Vec<Problem>> {
+    pub(super) fn finish(self) -> Result<Vec<FileReference>, Vec<Problem>> {
         if self.problems.is_empty() {
-            return Ok(self.files);
+            Ok(self.files)
+        } else {
+            Err(self.problems)
         }
-        self.problems.sort_by_key(|problem| problem.line);
-        Err(self.problems)
     }
 
     /// The line that a value stands on.
@@ -82,12 +83,12 @@ impl<'a> Draft<'a> {
     /// An absolute path to a file that must exist and hold `content`.
     pub(super) fn file(&mut self, path: &Spanned<PathBuf>, content: Content) -> PathBuf {
         let resolved = self.resolve(path.get_ref());
-        self.expect(self.line(path), content, &resolved);
+        self.refer(self.line(path), content, &resolved);
         resolved
     }
 
     /// Notes that a file is referred to on `line`.
-    pub(super) fn expect(&mut self, line: usize, content: Content, path: &Path) {
+    pub(super) fn refer(&mut self, line: usize, content: Content, path: &Path) {
         self.files.push(FileReference {
             line,
             path: path.to_owned(),
@@ -120,34 +121,32 @@ impl<'a> Draft<'a> {
         value: Option<&Spanned<RawDuration>>,
         zero: Zero,
         default: Duration,
-    ) -> Option<Duration> {
-        match value {
-            Some(value) => self.duration(key, value, zero),
-            None => Some(default),
-        }
+    ) -> Duration {
+        value
+            .and_then(|value| self.duration(key, value, zero))
+            .unwrap_or(default)
     }
 
-    /// The meaning of a word, for a `key` that takes one of a few.
-    pub(super) fn word<T: Copy>(
+    /// The meaning of a word, for an optional `key` that takes one of a few. The first is the
+    /// default.
+    pub(super) fn word<T: Copy, const N: usize>(
         &mut self,
         key: &str,
         value: Option<&Spanned<String>>,
-        words: &[(&str, T)],
-        default: T,
-    ) -> Option<T> {
+        words: [(&str, T); N],
+    ) -> T {
+        const { assert!(N > 0, "a key takes at least one word") };
+        let default = words[0].1;
         let Some(value) = value else {
-            return Some(default);
+            return default;
         };
         let meaning = words.iter().find(|(word, _)| word == value.get_ref());
         if meaning.is_none() {
             let what = format!("`{key}` cannot be `{}`", value.get_ref());
-            let help = format!(
-                "write one of {}",
-                listed(words.iter().map(|(word, _)| *word))
-            );
-            self.report(value, what, help);
+            let known = listed(words.iter().map(|(word, _)| *word));
+            self.report(value, what, format!("write one of {known}"));
         }
-        meaning.map(|(_, meaning)| *meaning)
+        meaning.map_or(default, |(_, meaning)| *meaning)
     }
 
     /// A reference to a named section, whose names are `known`.

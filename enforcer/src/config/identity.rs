@@ -1,6 +1,6 @@
 //! `[[identity.jwt]]`.
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use toml::Spanned;
@@ -30,7 +30,7 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: RawIdentity) -> Identity {
     }
     let mut lines = BTreeMap::new();
     let mut jwt = Vec::new();
-    for raw in raw.jwt {
+    for raw in &raw.jwt {
         let issuer = &raw.get_ref().issuer;
         if let Some(first) = lines.insert(issuer.get_ref().clone(), draft.line(issuer)) {
             draft.report(
@@ -47,27 +47,24 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: RawIdentity) -> Identity {
     Identity { jwt }
 }
 
-fn convert_issuer(draft: &mut Draft<'_>, raw: Spanned<RawJwtIssuer>) -> Option<JwtIssuer> {
-    let issuer = exact(draft, "issuer", &raw.get_ref().issuer);
-    let audience = audience(draft, &raw.get_ref().audience);
-    let keys = key_source(draft, &raw);
-    let raw = raw.into_inner();
-    let algorithms = algorithms(draft, &raw.algorithms, keys.as_ref());
+fn convert_issuer(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<JwtIssuer> {
+    let keys = key_source(draft, raw);
+    let raw = raw.get_ref();
+    let source = keys.as_ref().map(|(source, _)| source);
+    let algorithms = algorithms(draft, &raw.algorithms, source);
+    let issuer = exact(draft, "issuer", &raw.issuer);
+    let audience = audience(draft, &raw.audience);
     let leeway = draft.duration_or("leeway", raw.leeway.as_ref(), Zero::Allowed, DEFAULT_LEEWAY);
+    let (keys, line) = keys?;
+    let path = keys.path().to_owned();
     let issuer = JwtIssuer {
         issuer: issuer?,
         audience: audience?,
-        keys: keys?,
+        keys,
         algorithms: algorithms?,
-        leeway: leeway?,
+        leeway,
     };
-    let line = draft.line(match &issuer.keys {
-        KeySource::JwksFile(_) => raw.jwks_file.as_ref()?,
-        KeySource::PublicKeyFile(_) => raw.public_key_file.as_ref()?,
-        KeySource::SecretFile(_) => raw.secret_file.as_ref()?,
-    });
-    let path = issuer.keys.path().to_owned();
-    draft.expect(line, Content::Keys(Box::new(issuer.clone())), &path);
+    draft.refer(line, Content::Keys(Box::new(issuer.clone())), &path);
     Some(issuer)
 }
 
@@ -98,34 +95,31 @@ fn audience(draft: &mut Draft<'_>, value: &Spanned<OneOrMany>) -> Option<Vec<Str
     Some(audience.clone())
 }
 
-fn key_source(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<KeySource> {
+/// The one source of keys, and the line that names it.
+fn key_source(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<(KeySource, usize)> {
+    const SOURCES: &str = "one of `jwks_file`, `public_key_file` and `secret_file`";
     let RawJwtIssuer {
         jwks_file,
         public_key_file,
         secret_file,
         ..
     } = raw.get_ref();
-    match (jwks_file, public_key_file, secret_file) {
-        (Some(path), None, None) => Some(KeySource::JwksFile(draft.resolve(path.get_ref()))),
-        (None, Some(path), None) => Some(KeySource::PublicKeyFile(draft.resolve(path.get_ref()))),
-        (None, None, Some(path)) => Some(KeySource::SecretFile(draft.resolve(path.get_ref()))),
-        (None, None, None) => {
-            draft.report(
-                raw,
-                "the issuer has no keys",
-                "add one of `jwks_file`, `public_key_file` and `secret_file`",
-            );
-            None
-        }
-        _ => {
-            draft.report(
-                raw,
-                "the issuer has more than one source of keys",
-                "keep one of `jwks_file`, `public_key_file` and `secret_file`",
-            );
-            None
-        }
-    }
+    let (source, path): (fn(PathBuf) -> KeySource, _) =
+        match (jwks_file, public_key_file, secret_file) {
+            (Some(path), None, None) => (KeySource::JwksFile, path),
+            (None, Some(path), None) => (KeySource::PublicKeyFile, path),
+            (None, None, Some(path)) => (KeySource::SecretFile, path),
+            (None, None, None) => {
+                draft.report(raw, "the issuer has no keys", format!("add {SOURCES}"));
+                return None;
+            }
+            _ => {
+                let what = "the issuer has more than one source of keys";
+                draft.report(raw, what, format!("keep {SOURCES}"));
+                return None;
+            }
+        };
+    Some((source(draft.resolve(path.get_ref())), draft.line(path)))
 }
 
 /// The algorithms, if each can only be used with keys of the kind that the source has: a public

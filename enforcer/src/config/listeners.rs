@@ -31,7 +31,7 @@ pub(super) fn convert(
         let address = address(draft, &raw.address, &mut taken);
         let protocol = protocol(draft, raw.protocol.as_ref());
         let tls = server_tls(draft, raw.tls);
-        if let (Some(address), Some(protocol)) = (address, protocol) {
+        if let Some(address) = address {
             let listener = Listener {
                 address,
                 protocol,
@@ -74,7 +74,7 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (x == y || covers(x, y) || covers(y, x))
 }
 
-fn protocol(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> Option<Protocol> {
+fn protocol(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> Protocol {
     if let Some(later) =
         value.filter(|value| matches!(value.get_ref().as_str(), "tcp" | "postgres"))
     {
@@ -83,14 +83,9 @@ fn protocol(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> Option<Pr
             format!("the protocol `{}` is not supported yet", later.get_ref()),
             "write `protocol = \"http\"`",
         );
-        return None;
+        return Protocol::Http;
     }
-    draft.word(
-        "protocol",
-        value,
-        &[("http", Protocol::Http)],
-        Protocol::Http,
-    )
+    draft.word("protocol", value, [("http", Protocol::Http)])
 }
 
 fn server_tls(draft: &mut Draft<'_>, raw: RawServerTls) -> ServerTls {

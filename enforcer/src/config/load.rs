@@ -62,7 +62,8 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn invalid(path: &Path, problems: Vec<Problem>) -> ConfigError {
+fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
+    problems.sort_by_key(|problem| problem.line);
     ConfigError::Invalid {
         path: path.to_owned(),
         problems,

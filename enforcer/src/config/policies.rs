@@ -38,9 +38,8 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: Named<RawPolicy>) -> BTreeMap<
 fn convert_policy(draft: &mut Draft<'_>, raw: &RawPolicy) -> Option<Limits> {
     let max_session = draft.duration("max_session", &raw.max_session, Zero::Refused);
     let mut within = |key, value: &Option<Spanned<RawDuration>>, zero, why| {
-        value
-            .as_ref()
-            .map(|value| shorter(draft, key, value, zero, max_session, why))
+        let value = value.as_ref()?;
+        shorter(draft, key, value, zero, max_session, why)
     };
     let idle_timeout = within(
         "idle_timeout",
@@ -60,40 +59,23 @@ fn convert_policy(draft: &mut Draft<'_>, raw: &RawPolicy) -> Option<Limits> {
         Zero::Allowed,
         "every session would be sent off at its start",
     );
-    let activity = draft.word(
-        "activity",
-        raw.activity.as_ref(),
-        &[
-            ("application", ActivityKind::Application),
-            ("payload", ActivityKind::Payload),
-        ],
-        ActivityKind::Application,
-    );
-    let mode = draft.word(
-        "mode",
-        raw.mode.as_ref(),
-        &[("enforce", Mode::Enforce), ("observe", Mode::Observe)],
-        Mode::Enforce,
-    );
+    let activity = [
+        ("application", ActivityKind::Application),
+        ("payload", ActivityKind::Payload),
+    ];
+    let mode = [("enforce", Mode::Enforce), ("observe", Mode::Observe)];
+    let activity = draft.word("activity", raw.activity.as_ref(), activity);
+    let mode = draft.word("mode", raw.mode.as_ref(), mode);
     let max_session = max_session?;
-    let idle_timeout = transpose(idle_timeout)?;
-    let last_part = idle_timeout.unwrap_or(max_session).min(max_session) / LAST_PART;
+    let last_part = idle_timeout.unwrap_or(max_session) / LAST_PART;
     Some(Limits {
         max_session,
         idle_timeout,
-        warn_before: transpose(warn_before)?.unwrap_or(DEFAULT_WARN_BEFORE.min(last_part)),
-        farewell: transpose(farewell)?.unwrap_or(DEFAULT_FAREWELL.min(last_part)),
-        activity: activity?,
-        mode: mode?,
+        warn_before: warn_before.unwrap_or(DEFAULT_WARN_BEFORE.min(last_part)),
+        farewell: farewell.unwrap_or(DEFAULT_FAREWELL.min(last_part)),
+        activity,
+        mode,
     })
-}
-
-/// A given value that must be right, or none given.
-fn transpose<T>(given: Option<Option<T>>) -> Option<Option<T>> {
-    match given {
-        Some(value) => value.map(Some),
-        None => Some(None),
-    }
 }
 
 /// A duration that must be shorter than `max_session`.

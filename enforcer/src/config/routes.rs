@@ -96,15 +96,11 @@ fn convert_route(
         None => Some("/".to_owned()),
     };
     let upstream = convert_upstream(draft, &raw.upstream, raw.upstream_tls.as_ref());
-    let upstream_pool = draft.word(
-        "upstream_pool",
-        raw.upstream_pool.as_ref(),
-        &[
-            ("shared", UpstreamPool::Shared),
-            ("session", UpstreamPool::Session),
-        ],
-        UpstreamPool::Shared,
-    );
+    let pools = [
+        ("shared", UpstreamPool::Shared),
+        ("session", UpstreamPool::Session),
+    ];
+    let upstream_pool = draft.word("upstream_pool", raw.upstream_pool.as_ref(), pools);
     let connect_timeout = draft.duration_or(
         "connect_timeout",
         raw.connect_timeout.as_ref(),
@@ -127,9 +123,9 @@ fn convert_route(
         upstream: upstream?,
         policy: policy?,
         forward_token: raw.forward_token,
-        upstream_pool: upstream_pool?,
-        connect_timeout: connect_timeout?,
-        response_timeout: response_timeout?,
+        upstream_pool,
+        connect_timeout,
+        response_timeout,
     })
 }
 
@@ -207,35 +203,25 @@ fn convert_upstream(
     url: &Spanned<String>,
     tls: Option<&Spanned<RawUpstreamTls>>,
 ) -> Option<Upstream> {
+    let settings = tls.map(|tls| convert_upstream_tls(draft, tls));
     let address = upstream::parse(url.get_ref())
         .map_err(|bad| draft.report(url, bad.what, bad.help))
-        .ok();
-    let settings = tls.map(|tls| convert_upstream_tls(draft, tls));
-    let address = address?;
-    let tls = match (address.tls, settings) {
-        (true, Some(settings)) => Some(settings?),
-        (true, None) => Some(UpstreamTls::default()),
-        (false, None) => None,
-        (false, Some(_)) => {
-            draft.report(
-                tls?,
-                "`upstream_tls` has no effect on an `http://` upstream",
-                "remove it, or write `https://` in `upstream`",
-            );
-            return None;
-        }
-    };
+        .ok()?;
+    if let Some(tls) = tls.filter(|_| !address.tls) {
+        draft.report(
+            tls,
+            "`upstream_tls` has no effect on an `http://` upstream",
+            "remove it, or write `https://` in `upstream`",
+        );
+    }
     Some(Upstream {
         host: address.host,
         port: address.port,
-        tls,
+        tls: address.tls.then(|| settings.unwrap_or_default()),
     })
 }
 
-fn convert_upstream_tls(
-    draft: &mut Draft<'_>,
-    raw: &Spanned<RawUpstreamTls>,
-) -> Option<UpstreamTls> {
+fn convert_upstream_tls(draft: &mut Draft<'_>, raw: &Spanned<RawUpstreamTls>) -> UpstreamTls {
     let RawUpstreamTls {
         ca,
         certificate,
@@ -256,7 +242,7 @@ fn convert_upstream_tls(
                 "`certificate` and `private_key` go together",
                 "write both, or neither",
             );
-            return None;
+            None
         }
     };
     if let Some(name) = server_name
@@ -267,11 +253,10 @@ fn convert_upstream_tls(
             format!("`{}` is not a server name", name.get_ref().escape_debug()),
             "write a name or an address from the upstream's certificate",
         );
-        return None;
     }
-    Some(UpstreamTls {
+    UpstreamTls {
         ca,
         client_certificate,
         server_name: server_name.as_ref().map(|name| name.get_ref().clone()),
-    })
+    }
 }

@@ -62,3 +62,23 @@ fn a_missing_authority_is_reported_at_each_reference() {
     let lines: Vec<_> = problems(error).iter().map(|problem| problem.line).collect();
     assert_eq!(lines, [8, 27]);
 }
+
+#[test]
+fn a_key_that_cannot_be_read_is_reported_where_it_is_referred_to() {
+    let folder = folder();
+    let key = folder.path().join("key.pem");
+    fs::remove_file(&key).unwrap();
+    fs::create_dir(&key).unwrap();
+    let error = Config::load_with_files(&folder.path().join("config.toml")).unwrap_err();
+    let problems = problems(error);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert_eq!(problems[0].line, 8);
+    assert!(
+        problems[0].what.contains("key.pem` cannot be read"),
+        "{problems:?}"
+    );
+    assert_eq!(
+        problems[0].help,
+        "write the path of a file, not of a folder"
+    );
+}
