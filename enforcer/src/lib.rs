@@ -12,6 +12,7 @@
 
 pub mod authn;
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod kernel;

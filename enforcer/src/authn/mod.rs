@@ -1,1 +1,103 @@
-//! Authentication: tokens and keys -> [`Credential`](crate::session::Credential).
+//! Authentication: tokens and keys -> [`Credential`].
+//!
+//! A token (RFC 7519, signed as in RFC 7515) passes these gates, and each has its own error:
+//!
+//! ```text
+//! length -> shape -> issuer -> algorithm -> key -> signature -> claims -> time
+//!                                                                  |       ^
+//!                                                                  +-cache-+
+//! ```
+//!
+//! The issuer alone decides which algorithms and which keys may have signed: both come from the
+//! configuration, and the header of a token only chooses among them. What the signature covers
+//! is remembered by the token's digest; what depends on the time is checked on every call.
+
+mod cache;
+mod claims;
+mod error;
+mod keys;
+mod token;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use error::{Excerpt, TokenError};
+pub use keys::{KeyError, KeyFault, KeySet};
+
+use crate::{
+    clock::WallInstant,
+    config::{Identity, JwtIssuer},
+    session::Credential,
+};
+use cache::VerifiedTokens;
+use claims::VerifiedToken;
+use token::Token;
+
+/// Longest token, in bytes.
+pub const LONGEST_TOKEN: usize = 16 * 1024;
+
+/// Validates tokens against the issuers of a configuration.
+#[derive(Debug)]
+pub struct Authenticator {
+    issuers: HashMap<String, Issuer>,
+    verified: VerifiedTokens,
+}
+
+#[derive(Debug)]
+struct Issuer {
+    rules: JwtIssuer,
+    keys: KeySet,
+}
+
+impl Authenticator {
+    /// Reads the keys of every issuer.
+    ///
+    /// # Errors
+    /// The first source of keys that cannot be read or has no key for its issuer's algorithms.
+    pub fn load(identity: &Identity) -> Result<Self, KeyError> {
+        let load = |rules: &JwtIssuer| {
+            let issuer = Issuer {
+                keys: KeySet::load(rules)?,
+                rules: rules.clone(),
+            };
+            Ok((rules.issuer.clone(), issuer))
+        };
+        Ok(Self {
+            issuers: identity.jwt.iter().map(load).collect::<Result<_, _>>()?,
+            verified: VerifiedTokens::new(),
+        })
+    }
+
+    /// Who a bearer token speaks for at `now`.
+    ///
+    /// # Errors
+    /// Why the token is not accepted; always the client's fault.
+    pub fn validate(&self, token: &str, now: WallInstant) -> Result<Arc<Credential>, TokenError> {
+        if token.len() > LONGEST_TOKEN {
+            return Err(TokenError::TooLong {
+                length: token.len(),
+            });
+        }
+        let verified = self.verified.get_or_verify(token, || self.verify(token))?;
+        verified.check_time(now)?;
+        Ok(Arc::clone(&verified.credential))
+    }
+
+    /// Everything about a token that does not depend on the time.
+    fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+        let token = Token::parse(token)?;
+        let name = token.claims.iss.as_deref();
+        let name = name.ok_or(TokenError::ClaimMissing { claim: "iss" })?;
+        let issuer = self
+            .issuers
+            .get(name)
+            .ok_or_else(|| TokenError::IssuerUnknown {
+                issuer: Excerpt::new(name),
+            })?;
+        let algorithm = token.algorithm(&issuer.rules.algorithms)?;
+        issuer.keys.verify(&token, algorithm)?;
+        VerifiedToken::new(token, &issuer.rules)
+    }
+}
+
+#[cfg(test)]
+mod tests;
