@@ -10,9 +10,11 @@
 //! - [`kernel`]: the only door to the kernel;
 //! - [`audit`], [`cli`]: what people read.
 
+pub mod audit;
 pub mod authn;
 pub mod channel;
 pub mod clock;
 pub mod config;
 pub mod policy;
 pub mod session;
+pub mod warden;
