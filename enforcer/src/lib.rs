@@ -13,6 +13,7 @@
 pub mod audit;
 pub mod authn;
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod policy;

@@ -11,3 +11,6 @@ mod writer;
 pub use reader::{Filter, Follow, LogReader, Progress};
 pub use record::{ConnectionRole, Event, Record, UnknownEvent};
 pub use writer::{AuditHealth, AuditLog, AuditSink};
+
+/// Name of the log in `state_dir`.
+pub const LOG_NAME: &str = "audit.jsonl";

@@ -26,6 +26,9 @@ use crate::{
     session::{EndReason, Principal, SessionId, SessionKey},
 };
 
+/// Name of the database in `state_dir`.
+pub const DATABASE_NAME: &str = "enforcer.db";
+
 /// A live session, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSession {
