@@ -198,3 +198,108 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        audit::{Event, Record},
+        clock::WallInstant,
+        warden::admin::{
+            AdminCommand, AdminServer, RevokeOutcome, RevokeRequest, Selector, SessionInfo,
+            Settings,
+        },
+    };
+
+    fn server(folder: &Path) -> (AdminServer, mpsc::Receiver<AdminCommand>) {
+        let settings = Settings {
+            socket: folder.join("admin.sock"),
+            group: None,
+            audit_log: folder.join("audit.jsonl"),
+        };
+        let (commands, core) = mpsc::channel(1);
+        (AdminServer::start(settings, commands).unwrap(), core)
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_there_is_told_from_one_that_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin.sock");
+        let client = Client::new(&socket).unwrap();
+        let missing = client.get::<Vec<SessionInfo>>("/v1/sessions").unwrap_err();
+        assert!(
+            matches!(missing, ClientError::NotRunning { .. }),
+            "{missing}"
+        );
+        assert!(missing.to_string().contains(&*socket.to_string_lossy()));
+
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let dead = client.get::<Vec<SessionInfo>>("/v1/sessions").unwrap_err();
+        assert!(matches!(dead, ClientError::NotRunning { .. }), "{dead}");
+        assert!(!client.is_running());
+
+        let (_server, core) = server(folder.path());
+        drop(core);
+        assert!(client.is_running());
+        let stopping = client.get::<Vec<SessionInfo>>("/v1/sessions").unwrap_err();
+        assert!(
+            matches!(&stopping, ClientError::Refused(error) if error.code == "unavailable"),
+            "{stopping}"
+        );
+    }
+
+    #[test]
+    fn requests_reach_the_core_as_they_were_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_server, mut core) = server(folder.path());
+        let answering = std::thread::spawn(move || match core.blocking_recv().unwrap() {
+            AdminCommand::Revoke {
+                selector, reply, ..
+            } => {
+                assert_eq!(selector, Selector::All);
+                let outcome = RevokeOutcome {
+                    sessions: 2,
+                    connections: 5,
+                    durable: false,
+                };
+                reply.send(outcome).unwrap();
+            }
+            other => panic!("{other:?}"),
+        });
+        let client = Client::new(&folder.path().join("admin.sock")).unwrap();
+        let request = RevokeRequest::new(Selector::All, None);
+        let outcome: RevokeOutcome = client.post("/v1/revoke", &request).unwrap();
+        assert_eq!((outcome.sessions, outcome.connections), (2, 5));
+        answering.join().unwrap();
+    }
+
+    #[test]
+    fn lines_arrive_whole_and_with_the_number_of_broken_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = String::from("broken\n");
+        for second in 0..20_000 {
+            let record = Record::new(WallInstant::from_unix_seconds(second), Event::Violation);
+            log += &(serde_json::to_string(&record).unwrap() + "\n");
+        }
+        std::fs::write(folder.path().join("audit.jsonl"), &log).unwrap();
+        let (_server, _core) = server(folder.path());
+        let client = Client::new(&folder.path().join("admin.sock")).unwrap();
+        let mut received = Vec::new();
+        let broken_lines = client
+            .lines("/v1/audit", |lines| {
+                assert!(lines.is_empty() || lines.ends_with(b"\n"));
+                received.extend_from_slice(lines);
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(broken_lines, 1);
+        assert_eq!(received, log.as_bytes()["broken\n".len()..]);
+
+        let left = client
+            .lines("/v1/audit", |_| Err(io::ErrorKind::BrokenPipe.into()))
+            .unwrap_err();
+        assert!(super::super::output::reader_left(&left));
+    }
+}

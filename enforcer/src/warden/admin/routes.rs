@@ -20,6 +20,8 @@ use crate::session::SessionId;
 
 /// Longest body of a request.
 const LONGEST_BODY: usize = 64 * 1024;
+/// Longest wait for it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the core's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -93,9 +95,10 @@ impl Api {
     where
         B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let body = Limited::new(body, LONGEST_BODY)
-            .collect()
+        let body = Limited::new(body, LONGEST_BODY).collect();
+        let body = tokio::time::timeout(BODY_TIMEOUT, body)
             .await
+            .map_err(|_| ApiError::bad_request("the body did not arrive in time"))?
             .map_err(|error| ApiError::bad_request(error.to_string()))?
             .to_bytes();
         let request: RevokeRequest = serde_json::from_slice(&body)

@@ -187,7 +187,12 @@ async fn serve(listener: StdListener, access: Access, api: Api) {
             Ok((stream, place)) => {
                 let api = api.clone();
                 connections.spawn(async move {
-                    converse(stream, access, api).await;
+                    match Peer::of(&stream) {
+                        Ok(peer) => converse(stream, peer, access, api).await,
+                        Err(error) => {
+                            tracing::warn!(%error, "an admin client cannot be identified");
+                        }
+                    }
                     drop(place);
                 });
             }
@@ -217,14 +222,7 @@ async fn accept(
 }
 
 /// One connection carries one request: an idle client takes no place.
-async fn converse(stream: UnixStream, access: Access, api: Api) {
-    let peer = match Peer::of(&stream) {
-        Ok(peer) => peer,
-        Err(error) => {
-            tracing::warn!(%error, "an admin client cannot be identified");
-            return;
-        }
-    };
+async fn converse(stream: UnixStream, peer: Peer, access: Access, api: Api) {
     let allowed = access.allows(peer);
     if !allowed {
         tracing::warn!(
@@ -252,5 +250,40 @@ async fn converse(stream: UnixStream, access: Access, api: Api) {
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, uid = peer.uid, "an admin client left");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_may_not_ask_is_refused_before_anything_is_asked() {
+        let (commands, mut core) = mpsc::channel(1);
+        let (_stop, stop) = watch::channel(());
+        let api = Api {
+            commands,
+            audit_log: PathBuf::new(),
+            stop,
+        };
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let peer = Peer {
+            uid: 54_321,
+            gid: 54_321,
+            pid: None,
+        };
+        let request = b"POST /v1/unload HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        converse(server, peer, Access::Root, api).await;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        assert!(
+            answer.contains(r#"{"code":"forbidden","message":"user 54321 "#),
+            "{answer}"
+        );
+        assert!(core.recv().await.is_none());
     }
 }
