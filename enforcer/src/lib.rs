@@ -10,6 +10,7 @@
 //! - [`kernel`]: the only door to the kernel;
 //! - [`audit`], [`cli`]: what people read.
 
+pub mod audit;
 pub mod authn;
 pub mod channel;
 pub mod cli;
@@ -18,3 +19,4 @@ pub mod config;
 pub mod kernel;
 pub mod policy;
 pub mod session;
+pub mod warden;

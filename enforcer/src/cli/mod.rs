@@ -3,9 +3,19 @@
 //! Exit status: 0 for success, 1 for failure, 64 (`EX_USAGE`) for a command line or configuration
 //! that has to be mended. Errors go to standard error, one line first, the cause after it.
 
+pub mod audit;
+pub mod maps;
+pub mod sessions;
+pub mod status;
+pub mod unload;
+
 mod check;
+mod client;
+mod output;
+mod pins;
 mod since;
 mod target;
+mod text;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -15,7 +25,14 @@ use clap::{Args, Parser, Subcommand};
 pub use since::{InvalidSince, Since};
 pub use target::{AdminTarget, ConfigTarget, admin_socket};
 
-use crate::{config::ConfigError, session::SessionId};
+use crate::{
+    audit::{Event, Filter, Follow, LOG_NAME},
+    clock::{self, Now},
+    config::ConfigError,
+    gateway,
+    session::SessionId,
+    warden::{self, admin::Selector},
+};
 
 /// The command line or the configuration has to be mended (`EX_USAGE` of `sysexits.h`).
 const EXIT_USAGE: u8 = 64;
@@ -53,7 +70,7 @@ pub enum Command {
     Audit(AuditArgs),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
-    /// Connections that are open stay open, without a limit.
+    /// All sessions are ended first, with their connections.
     Unload(UnloadArgs),
     /// The process that talks to networks. Started by the daemon only.
     #[command(hide = true)]
@@ -154,9 +171,9 @@ pub struct MapsArgs {
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
 pub struct AuditArgs {
-    /// Where the log is.
+    /// Where the daemon is.
     #[command(flatten)]
-    pub target: ConfigTarget,
+    pub target: AdminTarget,
     /// From here on: an instant (2026-01-31T12:00:00Z), or a duration back from now (15m).
     #[arg(long, value_name = "WHEN")]
     pub since: Option<Since>,
@@ -165,7 +182,7 @@ pub struct AuditArgs {
     pub subject: Option<String>,
     /// Only records of this event.
     #[arg(long)]
-    pub event: Option<String>,
+    pub event: Option<Event>,
     /// Go on with new records as they come.
     #[arg(long)]
     pub follow: bool,
@@ -196,15 +213,50 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Run(args) => warden::run(&args.config).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => check::run(&args),
-        Command::Run(_)
-        | Command::Status(_)
-        | Command::Sessions(_)
-        | Command::Maps(_)
-        | Command::Audit(_)
-        | Command::Unload(_)
-        | Command::Gateway => anyhow::bail!("not built yet"),
+        Command::Status(args) => {
+            let daemon = args.target.config.daemon()?;
+            status::run(&args.target.socket()?, args.json, || pins::inspect(&daemon))
+        }
+        Command::Sessions(args) => run_sessions(args),
+        Command::Maps(args) => {
+            maps::run(&pins::read_maps(&args.target.daemon()?)?, Now::read(), args.json)
+        }
+        Command::Audit(args) => run_audit(args),
+        Command::Unload(args) => {
+            let daemon = args.target.config.daemon()?;
+            unload::run(&args.target.socket()?, || pins::remove(&daemon))
+        }
+        Command::Gateway => gateway::run().map(|()| ExitCode::SUCCESS),
     }
+}
+
+fn run_sessions(args: SessionsArgs) -> Result<ExitCode> {
+    let socket = args.target.socket()?;
+    match args.command {
+        None => sessions::list(&socket, args.json),
+        Some(SessionsCommand::Show { id }) => sessions::show(&socket, id, args.json),
+        Some(SessionsCommand::Revoke(RevokeArgs { which, reason })) => {
+            let selector = match (which.id, which.subject) {
+                (Some(id), _) => Selector::Id(id),
+                (None, Some(subject)) => Selector::Subject(subject),
+                (None, None) => Selector::All,
+            };
+            sessions::revoke(&socket, selector, reason, args.json)
+        }
+    }
+}
+
+fn run_audit(args: AuditArgs) -> Result<ExitCode> {
+    let filter = Filter {
+        since: args.since.map(|since| since.instant(clock::wall_now())),
+        subject: args.subject,
+        event: args.event,
+    };
+    let follow = if args.follow { Follow::Yes } else { Follow::No };
+    let log = args.target.config.daemon()?.state_dir.join(LOG_NAME);
+    audit::run(&args.target.socket()?, Some(&log), filter, follow, args.json)
 }
 
 /// Prints what clap has to say: help and version as asked for, or what is wrong.
@@ -268,7 +320,7 @@ mod tests {
             "enforcer sessions revoke --subject alice --socket /run/x.sock",
             "enforcer sessions revoke --all",
             "enforcer maps --json",
-            "enforcer audit --since 15m --subject alice --event ended --follow --json",
+            "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
             "enforcer audit --since 2026-01-31T12:00:00Z --config f.toml",
             "enforcer unload",
             "enforcer gateway",

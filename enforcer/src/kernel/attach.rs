@@ -181,9 +181,26 @@ fn check_version(bpf_dir: &Path) -> Result<(), AttachError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
     /// Each program, and what is wrong with it.
-    pub programs: Vec<(&'static str, Result<(), String>)>,
+    pub programs: Vec<(&'static str, Result<(), Unattached>)>,
     /// Each map, and whether it is pinned.
     pub maps: Vec<(&'static str, bool)>,
+}
+
+/// Why a program does not do its work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unattached {
+    /// Its link is not pinned: it ends with the process that holds it.
+    #[error("its link is not pinned")]
+    NotPinned,
+    /// Its link is there, but detached.
+    #[error("its link is detached")]
+    Detached,
+    /// It is attached elsewhere.
+    #[error("it is attached to another cgroup (id {0})")]
+    Elsewhere(u64),
+    /// Its link can't be read.
+    #[error("its link cannot be read: {0}")]
+    Unreadable(String),
 }
 
 /// Looks at pins and links; works without a daemon.
@@ -203,20 +220,17 @@ pub fn inspect(bpf_dir: &Path, cgroup: &DaemonCgroup) -> Inspection {
     }
 }
 
-fn inspect_link(path: &Path, cgroup: &DaemonCgroup) -> Result<(), String> {
+fn inspect_link(path: &Path, cgroup: &DaemonCgroup) -> Result<(), Unattached> {
     if !path.exists() {
-        return Err(format!("its link is not pinned at {}", path.display()));
+        return Err(Unattached::NotPinned);
     }
-    let link = PinnedLink::from_pin(path).map_err(|error| error.to_string())?;
-    let link = FdLink::from(link);
-    let id = link.info().map_err(|error| error.to_string())?.id();
+    let unreadable = |error: LinkError| Unattached::Unreadable(error.to_string());
+    let link = FdLink::from(PinnedLink::from_pin(path).map_err(unreadable)?);
+    let id = link.info().map_err(unreadable)?.id();
     match attached_cgroup(id) {
-        None | Some(0) => Err("its link is detached".to_owned()),
-        Some(found) if Some(found) == cgroup.id() => Ok(()),
-        Some(found) => Err(format!(
-            "it is attached to another cgroup (id {found}) than {}",
-            cgroup.path().display()
-        )),
+        None | Some(0) => Err(Unattached::Detached),
+        found if found == cgroup.id() => Ok(()),
+        Some(found) => Err(Unattached::Elsewhere(found)),
     }
 }
 

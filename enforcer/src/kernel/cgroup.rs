@@ -128,6 +128,22 @@ impl DaemonCgroup {
         }
     }
 
+    /// Kills the processes of every gateway below this cgroup.
+    pub fn kill_gateways(&self) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("gateway-") {
+                let _ = ChildCgroup(entry.path()).kill();
+            }
+        }
+    }
+
+    /// Moves this process out, to the cgroup above, so that the folder can be removed.
+    pub fn leave(&self) {
+        if let Some(above) = self.0.parent() {
+            let _ = ChildCgroup(above.to_owned()).admit(std::process::id());
+        }
+    }
+
     /// Removes the folder and those below it, as far as no process is in them.
     pub fn remove(&self) {
         for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray},
 };
 use enforcer_abi::{Activity, Binding, Connection, Control, Session, Stats, map_name};
 
@@ -20,6 +20,17 @@ pub struct Maps {
     activity: HashMap<MapData, u64, Activity>,
     stats: PerCpuArray<MapData, Stats>,
     control: Array<MapData, Control>,
+    sessions_capacity: u64,
+    connections_capacity: u64,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Entries in it.
+    pub entries: u64,
+    /// Entries that fit.
+    pub capacity: u64,
 }
 
 /// Writing to a map failed.
@@ -43,7 +54,12 @@ impl Maps {
     pub fn open(bpf_dir: &Path) -> Result<Self, MapError> {
         let pinned =
             |name: &str| MapData::from_pin(bpf_dir.join(name)).and_then(Map::from_map_data);
+        let capacity = |name: &str| {
+            MapInfo::from_pin(bpf_dir.join(name)).map(|info| u64::from(info.max_entries()))
+        };
         Ok(Self {
+            sessions_capacity: capacity(map_name::SESSIONS)?,
+            connections_capacity: capacity(map_name::CONNECTIONS)?,
             sessions: pinned(map_name::SESSIONS)?.try_into()?,
             bindings: pinned(map_name::BINDINGS)?.try_into()?,
             connections: pinned(map_name::CONNECTIONS)?.try_into()?,
@@ -51,6 +67,17 @@ impl Maps {
             stats: pinned(map_name::STATS)?.try_into()?,
             control: pinned(map_name::CONTROL)?.try_into()?,
         })
+    }
+
+    /// How full the map of this name is, where that means something.
+    pub fn fill(&self, name: &str) -> Option<Fill> {
+        match name {
+            map_name::SESSIONS => Some(fill(&self.sessions, self.sessions_capacity)),
+            map_name::ACTIVITY => Some(fill(&self.activity, self.sessions_capacity)),
+            map_name::BINDINGS => Some(fill(&self.bindings, self.connections_capacity)),
+            map_name::CONNECTIONS => Some(fill(&self.connections, self.connections_capacity)),
+            _ => None,
+        }
     }
 
     /// All sessions.
@@ -169,6 +196,10 @@ impl Maps {
 
 fn entries<T: Borrow<MapData>, V: Pod>(map: &HashMap<T, u64, V>) -> Vec<(u64, V)> {
     map.iter().filter_map(Result::ok).collect()
+}
+
+fn fill<V: Pod>(map: &HashMap<MapData, u64, V>, capacity: u64) -> Fill {
+    Fill { entries: map.keys().filter_map(Result::ok).count() as u64, capacity }
 }
 
 fn write<V: Pod>(
