@@ -1,16 +1,31 @@
-//! Embeds the eBPF object that `cargo xtask build` leaves in `target/ebpf`.
-//!
-//! Without it an empty object is embedded, so that checking the crate needs no eBPF toolchain; the
-//! daemon then says at its start what is missing.
+//! Embeds the eBPF object that `cargo xtask build` makes. Without it an empty one is embedded, so
+//! that checking the daemon's code takes no eBPF toolchain.
 
-use std::{env, fs, path::PathBuf};
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
 
-fn main() {
-    let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("set by cargo"));
-    let object = manifest.join("../target/ebpf/enforcer.bpf.o");
+fn main() -> io::Result<()> {
+    let object = folder("CARGO_MANIFEST_DIR")?.join("../target/ebpf/enforcer.bpf.o");
     println!("cargo::rerun-if-changed={}", object.display());
-    let embedded =
-        PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo")).join("enforcer.bpf.o");
-    let bytes = fs::read(&object).unwrap_or_default();
-    fs::write(&embedded, bytes).expect("OUT_DIR is writable");
+    let code = match fs::read(&object) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            put_empty(&object);
+            Vec::new()
+        }
+        read => read?,
+    };
+    fs::write(folder("OUT_DIR")?.join("enforcer.bpf.o"), code)
+}
+
+/// cargo takes a missing file for one that changed, and would build the daemon anew each time. In
+/// a tree that can't be written it does.
+fn put_empty(object: &Path) {
+    let _ = object.parent().map(fs::create_dir_all);
+    let _ = fs::File::create_new(object);
+}
+
+fn folder(variable: &str) -> io::Result<PathBuf> {
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .ok_or_else(|| io::Error::other(variable))
 }
