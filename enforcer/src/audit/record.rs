@@ -45,7 +45,9 @@ events! {
     SessionWarned = "session_warned",
     /// A session ended; `reason` says why.
     SessionEnded = "session_ended",
-    /// The handshake of a connection finished.
+    /// A session that is only observed met its limit; nothing was cut.
+    SessionObserved = "session_observed",
+    /// A connection was bound to a session.
     ConnectionOpened = "connection_opened",
     /// A connection's socket closed; its counters are final.
     ConnectionClosed = "connection_closed",

@@ -161,15 +161,19 @@ impl Session {
     /// When it ends as things stand. `payload` is the client's last payload as the kernel saw it;
     /// it counts if the limits say so.
     pub fn limit(&self, payload: Option<BootInstant>) -> Limit {
-        let Some(idle_timeout) = self.limits.idle_timeout else {
-            return self.deadline;
-        };
+        let Some(at) = self.idle_at(payload) else { return self.deadline };
+        let idle = Limit { at, reason: EndReason::Idle };
+        if idle.at < self.deadline.at { idle } else { self.deadline }
+    }
+
+    /// When it ends if nothing more is heard of the client; `None` without an idle timeout.
+    pub fn idle_at(&self, payload: Option<BootInstant>) -> Option<BootInstant> {
+        let idle_timeout = self.limits.idle_timeout?;
         let mut base = self.last_activity;
         if self.limits.activity == ActivityKind::Payload {
             base = base.max(payload.unwrap_or(base));
         }
-        let idle = Limit { at: base.saturating_add(idle_timeout), reason: EndReason::Idle };
-        if idle.at < self.deadline.at { idle } else { self.deadline }
+        Some(base.saturating_add(idle_timeout))
     }
 
     /// What is to be done now; moves the phase accordingly.

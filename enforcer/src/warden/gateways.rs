@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, os::fd::OwnedFd};
 
 use tokio::sync::mpsc;
 
+use super::admin::GatewayState;
 use crate::channel::ToGateway;
 
 /// Messages that may wait for a gateway that does not read: far more than a healthy one is ever
@@ -29,33 +30,11 @@ pub struct Outgoing {
     pub fds: Vec<OwnedFd>,
 }
 
-/// What the gateway is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GatewayState {
-    /// Not sealed yet.
-    Starting,
-    /// Accepting and serving.
-    Serving,
-    /// Serving what is there to its end.
-    Draining,
-}
-
-impl GatewayState {
-    /// The stable name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Serving => "serving",
-            Self::Draining => "draining",
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Gateway {
     outbox: mpsc::Sender<Outgoing>,
     state: GatewayState,
-    pid: Option<u32>,
+    pid: u32,
 }
 
 /// All gateways with a channel.
@@ -67,7 +46,7 @@ pub struct Gateways {
 
 impl Gateways {
     /// Adds a gateway; what is sent to it comes out of the receiver.
-    pub fn add(&mut self, id: GatewayId, state: GatewayState, pid: Option<u32>) -> mpsc::Receiver<Outgoing> {
+    pub fn add(&mut self, id: GatewayId, state: GatewayState, pid: u32) -> mpsc::Receiver<Outgoing> {
         let (outbox, inbox) = mpsc::channel(OUTBOX);
         self.gateways.insert(id, Gateway { outbox, state, pid });
         inbox
@@ -86,7 +65,7 @@ impl Gateways {
     }
 
     /// All of them: id, state, process.
-    pub fn iter(&self) -> impl Iterator<Item = (GatewayId, GatewayState, Option<u32>)> {
+    pub fn iter(&self) -> impl Iterator<Item = (GatewayId, GatewayState, u32)> {
         self.gateways.iter().map(|(id, gateway)| (*id, gateway.state, gateway.pid))
     }
 

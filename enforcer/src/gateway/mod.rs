@@ -1,0 +1,2 @@
+//! stub
+pub fn run() -> anyhow::Result<()> { anyhow::bail!("x") }
