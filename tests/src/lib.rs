@@ -28,9 +28,11 @@ pub mod namespace;
 pub mod nginx;
 pub mod process;
 pub mod scene;
+pub mod streams;
 pub mod upstream;
 pub mod wait;
 pub mod wire;
 
 pub use bed::Bed;
 pub use scene::Scene;
+pub use streams::Streams;
