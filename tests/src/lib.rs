@@ -18,6 +18,8 @@
 //! queue, so what leaves the daemon's IP layer is captured within microseconds.
 
 pub mod bed;
+#[cfg(target_arch = "x86_64")]
+pub mod captive;
 pub mod capture;
 pub mod certificates;
 pub mod client;

@@ -1,7 +1,12 @@
 //! The bed itself: its peers, its capture and its checks work before the daemon is judged by them.
 //! nginx stands where the daemon will.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Child,
+    time::Duration,
+};
 
 use enforcer::clock;
 use enforcer_tests::{
@@ -9,10 +14,11 @@ use enforcer_tests::{
     bed::{CLIENT_IPV4, DAEMON_IPV4},
     client::{Client, End, Pattern},
     nginx::Nginx,
-    process,
+    process::{self, Process},
     scene::PORT,
     wait,
 };
+use rustix::process::Signal;
 
 /// nginx in the daemon's place.
 fn stand_in(scene: &Scene) -> (Nginx, Client) {
@@ -135,10 +141,11 @@ fn nothing_is_left_after_a_panic() {
         let scene = Scene::new("panic").unwrap();
         let mut sleeper = scene.bed.command(scene.bed.daemon(), "sleep").unwrap();
         let sleeper = sleeper.arg("60").spawn().unwrap();
-        std::panic::panic_any((scene.bed.path(""), sleeper.id()));
+        std::panic::panic_any((scene.bed.path(""), sleeper));
     });
     let panic = name.join().unwrap_err();
-    let (folder, sleeper) = panic.downcast_ref::<(std::path::PathBuf, u32)>().unwrap();
+    let mut payload = panic.downcast::<(PathBuf, Child)>().unwrap();
+    let (folder, sleeper) = &mut *payload;
     let name = folder.file_name().unwrap().to_str().unwrap();
     assert!(!folder.exists());
     assert!(!Path::new("/sys/fs/bpf").join(name).exists());
@@ -147,5 +154,30 @@ fn nothing_is_left_after_a_panic() {
             .join(format!("{name}-daemon"))
             .exists()
     );
-    assert!(!process::is_alive(*sleeper));
+    assert!(process::ended_by(sleeper.wait().unwrap(), Signal::KILL));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_captive_makes_the_system_calls_it_is_told_to() {
+    use enforcer_tests::captive::Captive;
+    use nix::errno::Errno;
+
+    const CLOSE: u64 = 3;
+    const GETPID: u64 = 39;
+    let scene = Scene::new("captive").unwrap();
+    let mut sleep = scene.bed.command(scene.bed.daemon(), "sleep").unwrap();
+    let sleep = Process::spawn(sleep.arg("60"), "sleep").unwrap();
+    wait::until("it slept", || {
+        let name = process::status_field(sleep.pid(), "Name").ok()?;
+        (name == "sleep").then_some(())
+    })
+    .unwrap();
+    let captive = Captive::new(sleep.pid()).unwrap();
+    for _ in 0..2 {
+        let itself = captive.call(GETPID, [0; 6]).unwrap();
+        assert_eq!(itself, Ok(u64::from(sleep.pid())));
+        let no_file = captive.call(CLOSE, [9999, 0, 0, 0, 0, 0]).unwrap();
+        assert_eq!(no_file, Err(Errno::EBADF));
+    }
 }

@@ -1,4 +1,5 @@
 //! The same cut on every kind of address.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{net::SocketAddr, time::Duration};
 

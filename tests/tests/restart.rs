@@ -24,7 +24,10 @@ use serde_json::Value;
 
 /// The one live session.
 fn session(daemon: &Daemon<'_>) -> (Value, Value) {
-    let listing = daemon.cli(&["sessions", "--json"]).unwrap().json().unwrap();
+    let listing = daemon
+        .cli(&["sessions", "--json"])
+        .and_then(|output| output.json());
+    let listing = listing.expect("a listing");
     let sessions = listing.as_array().expect("a list of sessions");
     assert_eq!(sessions.len(), 1, "{listing}");
     (sessions[0]["id"].clone(), sessions[0]["deadline"].clone())

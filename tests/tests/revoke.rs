@@ -8,7 +8,10 @@ use enforcer_tests::{
 
 /// Ids of the live sessions of `subject`.
 fn sessions(daemon: &Daemon<'_>, subject: &str) -> Vec<String> {
-    let listing = daemon.cli(&["sessions", "--json"]).unwrap().json().unwrap();
+    let listing = daemon
+        .cli(&["sessions", "--json"])
+        .and_then(|output| output.json());
+    let listing = listing.expect("a listing");
     let sessions = listing.as_array().expect("a list of sessions").iter();
     let ours = sessions.filter(|session| session["subject"] == subject);
     ours.map(|session| session["id"].as_str().expect("an id").to_owned())
