@@ -15,7 +15,7 @@ pub const ISSUER: &str = "https://issuer.test";
 pub const AUDIENCE: &str = "bed";
 
 /// A token issuer with one key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Issuer {
     algorithm: Algorithm,
     signing_key: EncodingKey,

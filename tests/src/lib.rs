@@ -25,6 +25,7 @@ pub mod certificates;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod demo;
 pub mod issuer;
 pub mod namespace;
 pub mod nginx;

@@ -1,6 +1,6 @@
 //! What a capture shows of a connection, and whether it was cut as promised.
 
-use std::{fmt, net::SocketAddr};
+use std::{collections::HashMap, fmt, net::SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use enforcer::clock::WallInstant;
@@ -60,20 +60,27 @@ impl fmt::Display for Segment {
 #[derive(Clone, Debug)]
 pub struct Wire {
     segments: Vec<Segment>,
+    by_end: HashMap<SocketAddr, Vec<usize>>,
 }
 
 impl Wire {
     /// What these segments show.
     pub fn new(segments: Vec<Segment>) -> Self {
-        Self { segments }
+        let mut by_end = HashMap::<_, Vec<_>>::new();
+        for (index, segment) in segments.iter().enumerate() {
+            for end in [segment.from, segment.to] {
+                by_end.entry(end).or_default().push(index);
+            }
+        }
+        Self { segments, by_end }
     }
 
     /// The connection whose client's end is this.
     pub fn conversation(&self, client: SocketAddr) -> Conversation {
-        let ours = |segment: &&Segment| segment.from == client || segment.to == client;
+        let ours = self.by_end.get(&client).into_iter().flatten();
         Conversation {
             client,
-            segments: self.segments.iter().filter(ours).cloned().collect(),
+            segments: ours.map(|index| self.segments[*index].clone()).collect(),
         }
     }
 }

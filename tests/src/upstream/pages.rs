@@ -24,7 +24,7 @@ use super::log::{self, Log};
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
-const PACE: Duration = Duration::from_millis(10);
+const PACE_MILLIS: u64 = 10;
 const TICK: Duration = Duration::from_millis(20);
 const UNPACED_CHUNK: usize = 64 * 1024;
 const PROMISED: u64 = 1_000_000;
@@ -45,9 +45,9 @@ pub(super) async fn answer(
         "/echo" => Ok(upgrade(&mut request, echo)),
         "/ticks" => Ok(upgrade(&mut request, tick)),
         "/download" => {
-            let rate = parameter(&request, "rate");
-            let length = parameter(&request, "length");
-            Ok(Response::new(Page::stream(rate, length)))
+            let [rate, every, length] =
+                ["rate", "every", "length"].map(|name| parameter(&request, name));
+            Ok(Response::new(Page::stream(rate, every, length)))
         }
         "/upload" => Ok(Response::new(Page::text(upload(request, &log).await?))),
         "/headers" => Ok(Response::new(Page::text(headers(&request)))),
@@ -174,13 +174,11 @@ impl Page {
         Self::Text(Some(text.into()))
     }
 
-    fn stream(rate: Option<u64>, length: Option<u64>) -> Self {
-        let paces_a_second = 1000 / PACE.as_millis() as u64;
-        let size = rate.map_or(UNPACED_CHUNK, |rate| {
-            (rate / paces_a_second).max(1) as usize
-        });
+    fn stream(rate: Option<u64>, every: Option<u64>, length: Option<u64>) -> Self {
+        let every = every.unwrap_or(PACE_MILLIS).max(1);
+        let size = rate.map_or(UNPACED_CHUNK, |rate| (rate * every / 1000).max(1) as usize);
         Self::Stream(Stream {
-            pace: rate.map(|_| interval(PACE)),
+            pace: rate.map(|_| interval(Duration::from_millis(every))),
             chunk: vec![b'd'; size].into(),
             remaining: length,
             end: End::AsPromised,
@@ -189,7 +187,7 @@ impl Page {
 
     fn break_off() -> Self {
         Self::Stream(Stream {
-            pace: Some(interval(PACE)),
+            pace: Some(interval(Duration::from_millis(PACE_MILLIS))),
             chunk: vec![b'b'; KEPT].into(),
             remaining: Some(PROMISED),
             end: End::AfterOneChunk,
