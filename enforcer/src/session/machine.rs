@@ -111,17 +111,28 @@ impl Session {
         limits: &Limits,
         now: Now,
     ) -> Result<Self, Refused> {
-        let started_at = credential
-            .authenticated_at
-            .map_or(now.wall, |at| at.min(now.wall));
-        let deadline = deadline(started_at, credential.expires_at, limits, now);
+        let session = Self::resume(id, credential, policy, limits, now);
         if credential.expires_at <= now.wall {
             return Err(Refused::Expired);
         }
-        if deadline.at <= now.boot {
+        if session.deadline.at <= now.boot {
             return Err(Refused::TooOld);
         }
-        Ok(Self {
+        Ok(session)
+    }
+
+    /// A session that was opened before, even if it is over by now.
+    pub fn resume(
+        id: SessionId,
+        credential: &Credential,
+        policy: &str,
+        limits: &Limits,
+        now: Now,
+    ) -> Self {
+        let started_at = credential
+            .authenticated_at
+            .map_or(now.wall, |at| at.min(now.wall));
+        Self {
             id,
             principal: credential.principal.clone(),
             authorized_party: credential.authorized_party.clone(),
@@ -134,10 +145,10 @@ impl Session {
             token_expires_at: credential.expires_at,
             limits: limits.clone(),
             policies: vec![policy.to_owned()],
-            deadline,
+            deadline: deadline(started_at, credential.expires_at, limits, now),
             last_activity: now.boot,
             phase: Phase::Alive,
-        })
+        }
     }
 
     /// Takes a session up again after a restart, with the deadline and activity that were in

@@ -58,7 +58,9 @@ impl Core {
                 reply,
             } => {
                 tracing::info!(uid = peer.uid, ?selector, reason, "revoking");
-                self.revoke(&selector, reply, now);
+                let by = format!("revoked by user {}", peer.uid);
+                let detail = reason.map_or(by.clone(), |reason| format!("{by}: {reason}"));
+                self.revoke(&selector, &detail, reply, now);
             }
             command @ AdminCommand::Unload { .. } => return Asked::Unload(command),
         }
@@ -66,7 +68,7 @@ impl Core {
     }
 
     /// Ends sessions, and answers when their keys' end is on the disk.
-    fn revoke(&mut self, selector: &Selector, reply: Reply<RevokeOutcome>, now: Now) {
+    fn revoke(&mut self, selector: &Selector, detail: &str, reply: Reply<RevokeOutcome>, now: Now) {
         let chosen: Vec<SessionId> = self
             .book
             .iter()
@@ -77,7 +79,7 @@ impl Core {
             })
             .map(|live| live.session.id)
             .collect();
-        let connections = self.end_all(&chosen, EndReason::Revoked, now);
+        let connections = self.end_all(&chosen, EndReason::Revoked, Some(detail), now);
         let flush = self.store.flush();
         let sessions = chosen.len();
         let on_disk = self.store.health().path.is_some();
@@ -89,22 +91,6 @@ impl Core {
                 durable,
             });
         });
-    }
-
-    /// Ends sessions together. Returns how many connections they had.
-    pub(super) fn end_all(&mut self, ids: &[SessionId], reason: EndReason, now: Now) -> usize {
-        let connections = ids
-            .iter()
-            .filter_map(|id| self.book.get(*id))
-            .map(|live| live.legs.len())
-            .sum();
-        let limit = crate::session::Limit {
-            at: now.boot,
-            reason,
-        };
-        let over: Vec<_> = ids.iter().map(|id| (*id, limit)).collect();
-        self.cut(&over, now);
-        connections
     }
 
     fn status(&self, place: &Whereabouts, now: Now) -> StatusReport {

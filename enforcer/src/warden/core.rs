@@ -10,7 +10,7 @@ use enforcer_abi as abi;
 
 use super::{
     book::{Book, Live},
-    ending::Ending,
+    ending::{Ending, Over},
     gateways::Gateways,
     queue::DeadlineQueue,
     store::{StoreHandle, StoredKey, StoredSession},
@@ -101,17 +101,17 @@ impl Core {
         let mut over = Vec::new();
         while let Some(due) = self.queue.pop_due(now.boot) {
             match due {
-                Due::Session(id) => over.extend(self.advance(id, now).map(|limit| (id, limit))),
+                Due::Session(id) => over.extend(self.advance(id, now)),
                 Due::PreAuthentication(cookie) => self.end_unauthenticated(cookie, now),
                 Due::EndRecord(id) => self.write_end_record(id),
             }
         }
-        self.cut(&over, now);
+        self.cut(over, now);
     }
 
-    /// Does what is to be done with a session now, and sets its next instant. Returns the limit of
-    /// a session that is over; the caller cuts all of them together.
-    fn advance(&mut self, id: SessionId, now: Now) -> Option<crate::session::Limit> {
+    /// Does what is to be done with a session now, and sets its next instant. Returns a session
+    /// that is over; the caller cuts all of them together.
+    fn advance(&mut self, id: SessionId, now: Now) -> Option<Over> {
         let activity = self.activity(id);
         let live = self.book.get_mut(id)?;
         let payload = payload_instant(&activity);
@@ -136,7 +136,13 @@ impl Core {
                 return self.advance(id, now);
             }
             Step::End(limit) => match live.session.limits.mode {
-                Mode::Enforce => return Some(limit),
+                Mode::Enforce => {
+                    return Some(Over {
+                        id,
+                        limit,
+                        detail: None,
+                    });
+                }
                 Mode::Observe => self.observe_end(id, limit, now),
             },
         }

@@ -26,6 +26,17 @@ pub struct Ending {
     dropped_packets: u64,
 }
 
+/// A session that is over.
+#[derive(Clone, Debug)]
+pub(super) struct Over {
+    /// Which.
+    pub(super) id: SessionId,
+    /// When it ended, and why.
+    pub(super) limit: Limit,
+    /// The same in somebody's words.
+    pub(super) detail: Option<String>,
+}
+
 impl Ending {
     /// Takes in the final counters of one of the session's sockets. True when it was the last.
     fn closed(&mut self, cookie: u64, connection: &abi::Connection) -> bool {
@@ -55,27 +66,44 @@ impl Ending {
 }
 
 impl Core {
-    /// Ends a session now, for a reason of its own. Returns how many sockets were reset.
-    pub fn end(&mut self, id: SessionId, reason: EndReason, now: Now) -> usize {
-        self.cut(
-            &[(
-                id,
-                Limit {
-                    at: now.boot,
-                    reason,
-                },
-            )],
-            now,
-        )
+    /// Ends a session now, for a reason of its own.
+    pub fn end(&mut self, id: SessionId, reason: EndReason, now: Now) {
+        self.end_all(&[id], reason, None, now);
     }
 
-    /// Ends sessions at their limits. Client legs of all of them are reset before any upstream
-    /// leg, in as few system calls as it takes. Returns how many sockets were reset.
-    pub(super) fn cut(&mut self, over: &[(SessionId, Limit)], now: Now) -> usize {
+    /// Ends sessions together, now. Returns how many connections they had.
+    pub(super) fn end_all(
+        &mut self,
+        ids: &[SessionId],
+        reason: EndReason,
+        detail: Option<&str>,
+        now: Now,
+    ) -> usize {
+        let legs = |id: &SessionId| self.book.get(*id).map_or(0, |live| live.legs.len());
+        let connections = ids.iter().map(legs).sum();
+        let limit = Limit {
+            at: now.boot,
+            reason,
+        };
+        let mut over = Vec::with_capacity(ids.len());
+        for id in ids {
+            self.revoke_in_map(*id);
+            over.push(Over {
+                id: *id,
+                limit,
+                detail: detail.map(str::to_owned),
+            });
+        }
+        self.cut(over, now);
+        connections
+    }
+
+    /// Resets and forgets sessions that the kernel lets nothing pass of any more. Client legs of all
+    /// of them are reset before any upstream leg, in as few system calls as it takes.
+    pub(super) fn cut(&mut self, over: Vec<Over>, now: Now) {
         let mut clients = Vec::new();
         let mut upstreams = Vec::new();
-        for (id, _) in over {
-            self.revoke_in_map(*id);
+        for Over { id, .. } in &over {
             let legs = self.book.get(*id).into_iter().flat_map(|live| &live.legs);
             for (cookie, leg) in legs {
                 match leg.role {
@@ -85,12 +113,11 @@ impl Core {
             }
         }
         clients.append(&mut upstreams);
-        let reset = self.reset(&clients);
+        self.reset(&clients);
         let reset_at = clock::boot_now();
-        for (id, limit) in over {
-            self.conclude(*id, *limit, reset_at, now);
+        for over in over {
+            self.conclude(over, reset_at, now);
         }
-        reset
     }
 
     fn revoke_in_map(&mut self, id: SessionId) {
@@ -128,7 +155,8 @@ impl Core {
     }
 
     /// The session is over and its sockets are reset: forgets it and tells everybody.
-    fn conclude(&mut self, id: SessionId, limit: Limit, reset_at: BootInstant, now: Now) {
+    fn conclude(&mut self, over: Over, reset_at: BootInstant, now: Now) {
+        let Over { id, limit, detail } = over;
         let record = self.session_record(Event::SessionEnded, id, now);
         let Some(live) = self.book.end(id, limit.reason, now.wall) else {
             return;
@@ -146,6 +174,7 @@ impl Core {
         });
 
         let mut record = record;
+        record.detail = detail;
         record.reason = Some(limit.reason.as_str().into());
         record.deadline = Some(now.wall_at(limit.at));
         record.duration_ms = Some(millis(now.wall.saturating_duration_since(live.opened_at)));

@@ -9,14 +9,16 @@ use enforcer_abi as abi;
 
 use super::{
     book::{Leg, Live},
-    core::{Core, kernel_session},
+    core::{Core, kernel_session, payload_instant},
+    ending::Over,
     store::{Snapshot, StoredSession},
 };
 use crate::{
+    audit::{Event, Record},
     channel::BoundRole,
     clock::{BootInstant, Now},
-    policy::Limits,
-    session::{Credential, EndReason, Limit, Session, SessionId},
+    policy::{Limits, Mode},
+    session::{Credential, EndReason, KeyUse, Session, SessionId},
 };
 
 /// What was found.
@@ -37,7 +39,9 @@ impl Core {
         let mut mapped: HashMap<u64, abi::Session> = self.maps.sessions().into_iter().collect();
         for stored in snapshot.sessions {
             let entry = mapped.remove(&stored.id.as_u64());
-            self.restore(&stored, entry, now);
+            if let Some(orphan) = self.restore(&stored, entry, now) {
+                mapped.insert(stored.id.as_u64(), orphan);
+            }
         }
         self.adopt_connections();
         let over: Vec<_> = self
@@ -46,7 +50,7 @@ impl Core {
             .into_iter()
             .filter_map(|id| self.over(id, now))
             .collect();
-        self.cut(&over, now);
+        self.cut(over, now);
         for id in mapped.keys() {
             self.cut_unknown(*id, now);
         }
@@ -61,24 +65,19 @@ impl Core {
     }
 
     /// Puts a stored session back into the book, and into the map if it is not there (a reboot).
-    fn restore(&mut self, stored: &StoredSession, entry: Option<abi::Session>, now: Now) {
+    /// Returns the map's entry if the session can't go on.
+    fn restore(
+        &mut self,
+        stored: &StoredSession,
+        entry: Option<abi::Session>,
+        now: Now,
+    ) -> Option<abi::Session> {
         let Some(session) = self.revive(stored, entry, now) else {
-            self.store.end(
-                stored.id,
-                stored.keys.clone(),
-                EndReason::Deadline,
-                now.wall,
-            );
-            for known in &stored.keys {
-                self.book.remember_ended(super::store::EndedKey {
-                    key: known.key,
-                    reason: EndReason::Deadline,
-                    ended_at: now.wall,
-                    until: known.until,
-                });
-            }
-            self.maps.remove_session(stored.id.as_u64());
-            return;
+            // None of its policies is left in the configuration: nothing says how long it may go
+            // on, so the maps know it alone and it is cut as such.
+            self.store
+                .end(stored.id, stored.keys.clone(), EndReason::Unknown, now.wall);
+            return entry;
         };
         let value = kernel_session(&session, self.policy_id(&session));
         let written = match entry {
@@ -87,7 +86,7 @@ impl Core {
         };
         if let Err(error) = written {
             tracing::error!("session {} cannot be restored: {error}", session.id);
-            return;
+            return entry;
         }
         self.book.insert(Live {
             session,
@@ -95,9 +94,10 @@ impl Core {
             legs: BTreeMap::new(),
             observed: false,
         });
+        None
     }
 
-    /// The session as it was; `None` if it would be over by now.
+    /// The session as it was, even if it is over by now.
     fn revive(
         &self,
         stored: &StoredSession,
@@ -115,12 +115,12 @@ impl Core {
             expires_at: stored.token_expires_at,
         };
         let policy = stored.policies.first()?;
-        let mut session = Session::open(stored.id, &credential, policy, &limits, now).ok()?;
+        let mut session = Session::resume(stored.id, &credential, policy, &limits, now);
         session.policies.clone_from(&stored.policies);
         session.keys = stored
             .keys
             .iter()
-            .map(|stored| crate::session::KeyUse {
+            .map(|stored| KeyUse {
                 key: stored.key,
                 until: stored.until,
             })
@@ -169,14 +169,18 @@ impl Core {
         }
     }
 
-    /// The limit of a session that is over.
-    fn over(&self, id: SessionId, now: Now) -> Option<(SessionId, Limit)> {
+    /// The session, if it met its limit while nobody looked after it.
+    fn over(&self, id: SessionId, now: Now) -> Option<Over> {
         let activity = self.activity(id);
         let live = self.book.get(id)?;
-        let limit = live.session.limit(super::core::payload_instant(&activity));
-        let latched =
-            activity.expired_at_ns != 0 && live.session.limits.mode == crate::policy::Mode::Enforce;
-        (latched || now.boot >= limit.at).then_some((id, limit))
+        let limit = live.session.limit(payload_instant(&activity));
+        let met = activity.expired_at_ns != 0 || now.boot >= limit.at;
+        let enforced = live.session.limits.mode == Mode::Enforce;
+        (met && enforced).then_some(Over {
+            id,
+            limit,
+            detail: None,
+        })
     }
 
     /// Cuts a session that only the maps know.
@@ -189,8 +193,8 @@ impl Core {
             .filter(|(_, connection)| connection.session_id == id)
             .collect();
         let reset = self.reset(&sockets);
-        let mut record = crate::audit::Record::new(now.wall, crate::audit::Event::SessionEnded)
-            .because(EndReason::Unknown.as_str());
+        let mut record =
+            Record::new(now.wall, Event::SessionEnded).because(EndReason::Unknown.as_str());
         record.session = SessionId::from_u64(id);
         record.detail = Some("the store does not know the session".to_owned());
         record.sockets_reset = Some(reset as u64);

@@ -341,7 +341,9 @@ impl Warden {
         tracing::info!(uid = peer.uid, "unloading");
         let now = Now::read();
         let ids: Vec<_> = self.core.book.ids();
-        let connections = self.core.end_all(&ids, EndReason::Revoked, now);
+        let connections = self
+            .core
+            .end_all(&ids, EndReason::Revoked, Some("unloaded"), now);
         let gateways: Vec<_> = self.core.gateways.iter().map(|(id, ..)| id).collect();
         for id in gateways {
             self.core.gateways.remove(id);
