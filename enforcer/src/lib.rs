@@ -14,5 +14,6 @@ pub mod authn;
 pub mod channel;
 pub mod clock;
 pub mod config;
+pub mod gateway;
 pub mod policy;
 pub mod session;

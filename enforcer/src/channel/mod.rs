@@ -7,5 +7,7 @@
 //! handover socket, and that connection becomes the gateway's channel.
 
 mod message;
+mod transport;
 
 pub use message::{BoundRole, Refusal, RefusedRequest, Request, SessionView, ToGateway, ToWarden};
+pub use transport::{MAX_MESSAGE, Transport, receive_blocking};
