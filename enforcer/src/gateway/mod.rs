@@ -1,1 +1,165 @@
-//! The gateway.
+//! The gateway: the unprivileged process that talks to networks.
+//!
+//! ```text
+//!   start        as root: the configuration, keys and sockets that the warden sends
+//!     |
+//!   seal         own user, no capabilities, no new privileges, a system call filter
+//!     |
+//!   accept       a connection                                     Accepted
+//!     |
+//!   tls, http    requests, strictly framed                        Client
+//!     |
+//!   stages       a valid token                                    Authenticated
+//!     |          its session, bound in the kernel                 Bound
+//!     |
+//!   forward      to the upstream, as long as the session lives
+//!     |
+//!   connection   the farewell, then the end                       Ended
+//! ```
+//!
+//! What it may do with a connection it learns from the warden over [`link`], and it never decides
+//! by itself that a session lives on.
+
+mod accept;
+mod connection;
+mod http;
+mod link;
+mod rejection;
+mod seal;
+mod seccomp;
+mod sessions;
+mod socket;
+mod stages;
+mod start;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod touch;
+mod upstream;
+mod websocket;
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_seqpacket::UnixSeqpacketListener;
+use tracing::info;
+
+use self::{
+    accept::Served, http::route::RouteTable, link::Link, start::Started, upstream::Upstream,
+};
+use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
+
+/// After the kernel has stopped listening to a connection without a session, how long until the
+/// gateway closes it.
+const UNBOUND_GRACE: Duration = Duration::from_secs(1);
+const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
+
+/// What the connections share.
+struct Gateway {
+    link: Arc<Link>,
+    authenticator: Authenticator,
+    routes: RouteTable,
+    /// In the order of the configuration, as [`RouteTable`] counts.
+    targets: Vec<Target>,
+    /// How long a connection may be without a session.
+    unbound_limit: Duration,
+}
+
+/// Where a route leads.
+struct Target {
+    policy: String,
+    forward_token: bool,
+    upstream: Upstream,
+}
+
+/// As long as one of these exists there is something to finish.
+#[derive(Clone, Debug)]
+struct Work {
+    _finished: mpsc::Sender<Infallible>,
+}
+
+/// The gateway process, from the first message on its standard input to its end.
+pub fn run() -> anyhow::Result<()> {
+    let started = start::receive()?;
+    seal::seal(&started.user).context("cannot seal the gateway")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(serve(started))?;
+    // Resolving a name must not hold the process back.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn serve(started: Started) -> io::Result<()> {
+    let channel = Transport::new(started.channel)?;
+    let handover = UnixSeqpacketListener::try_from(started.handover)?;
+    let mut sockets = Vec::new();
+    let mut listeners = Vec::new();
+    for listener in started.listeners {
+        let copy = listener.socket.try_clone()?;
+        sockets.push((listener.name.clone(), copy));
+        let socket = std::net::TcpListener::from(listener.socket);
+        socket.set_nonblocking(true)?;
+        listeners.push(Served {
+            name: listener.name.into(),
+            socket: tokio::net::TcpListener::from_std(socket)?,
+            acceptor: listener.acceptor,
+        });
+    }
+    let (link, driver) = Link::new(handover, sockets);
+    let gateway = Arc::new(Gateway {
+        link: Arc::clone(&link),
+        authenticator: started.authenticator,
+        routes: started.routes,
+        targets: started.targets,
+        unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
+    });
+    handle_signals(&link)?;
+
+    let (finished, mut all_finished) = mpsc::channel(1);
+    let work = Work {
+        _finished: finished,
+    };
+    for served in listeners {
+        tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
+    }
+    drop(work);
+    tokio::spawn(sweep_pools(Arc::clone(&gateway)));
+    tokio::spawn(driver.run(channel));
+    // Nothing is ever sent: this waits for the last `Work` to go.
+    let _: Option<Infallible> = all_finished.recv().await;
+    info!("drained");
+    Ok(())
+}
+
+fn handle_signals(link: &Arc<Link>) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    // The terminal sends this to the warden too, and the warden decides what comes of it.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let link = Arc::clone(link);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => link.drain(),
+                _ = interrupt.recv() => {}
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn sweep_pools(gateway: Arc<Gateway>) {
+    let mut interval = tokio::time::interval(POOL_SWEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        for target in &gateway.targets {
+            target.upstream.sweep(boot_now());
+        }
+    }
+}

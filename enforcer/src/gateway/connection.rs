@@ -1,0 +1,150 @@
+//! A client's connection, from the handshake to its end.
+//!
+//! ```text
+//!   Accepted --TLS--> serving --request--> serving a session --Farewell--> finishing
+//!      |                 |                        |                           |
+//!      | no session in time                       | the session has ended     |
+//!      v                 v                        v                           v
+//!    closed            closed                   reset                  closed or reset
+//! ```
+
+use std::{pin::pin, sync::Arc};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{sync::watch, time::sleep};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::debug;
+
+use crate::{
+    channel::ToWarden,
+    clock::boot_now,
+    gateway::{
+        Gateway, Work,
+        http::{
+            head::MAX_HEADERS,
+            inspect::{Inspected, Inspection},
+            service,
+        },
+        link::Orders,
+        rejection::Rejection,
+        sessions::{Ended, SessionHandle},
+        socket::Socket,
+        stages::{Accepted, Client},
+        tls,
+    },
+};
+
+/// What the parts that serve a connection share.
+pub(crate) struct ConnectionContext {
+    pub(crate) gateway: Arc<Gateway>,
+    /// Name of the listener.
+    pub(crate) listener: Arc<str>,
+    pub(crate) client: Client,
+    pub(crate) inspection: Arc<Inspection>,
+    /// The gateway does not exit while there is work.
+    pub(crate) _work: Work,
+}
+
+/// Serves an accepted connection to its end.
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    listener: Arc<str>,
+    acceptor: TlsAcceptor,
+    accepted: Accepted,
+    work: Work,
+) {
+    // The kernel drops what an unbound connection sends from `pre_authentication_timeout` on;
+    // this only tidies up after it.
+    let limit = gateway.unbound_limit;
+    let shaken = tokio::select! {
+        shaken = tls::accept(&acceptor, accepted.socket()) => shaken,
+        () = sleep(limit) => return,
+    };
+    let stream = match shaken {
+        Ok(Some(stream)) => stream,
+        Ok(None) => return,
+        Err(rejection) => {
+            return refuse(&gateway, &listener, &accepted, &rejection).await;
+        }
+    };
+    let context = Arc::new(ConnectionContext {
+        gateway,
+        listener,
+        client: Client::new(accepted),
+        inspection: Arc::default(),
+        _work: work,
+    });
+    serve_http(&context, stream).await;
+}
+
+/// Neither TLS nor a session: there may be nothing to answer with.
+async fn refuse(gateway: &Gateway, listener: &str, accepted: &Accepted, rejection: &Rejection) {
+    let record = rejection.record(accepted.peer(), listener, accepted.cookie(), None);
+    gateway.link.tell(ToWarden::RefusedRequest(record));
+    debug!(client = %accepted.peer(), "refused: {rejection}");
+    let socket = accepted.socket();
+    if matches!(rejection, Rejection::PlainHttp)
+        && tls::refuse_plain(socket, rejection).await.is_err()
+    {
+        return;
+    }
+    socket.linger().await;
+}
+
+async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>) {
+    let socket = context.client.socket();
+    let io = TokioIo::new(Inspected::new(stream, Arc::clone(&context.inspection)));
+    let service = service_fn(|request| service::answer(Arc::clone(context), request));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_headers(MAX_HEADERS)
+            .serve_connection(io, service)
+            .with_upgrades()
+    );
+    let mut orders = context.gateway.link.orders();
+    let mut unbound_limit = pin!(sleep(context.gateway.unbound_limit));
+    let mut session: Option<SessionHandle> = None;
+    let mut finishing = false;
+    let result = loop {
+        tokio::select! {
+            result = connection.as_mut() => break result,
+            bound = context.client.session(), if session.is_none() => session = Some(bound),
+            () = unbound_limit.as_mut(), if session.is_none() => return,
+            () = finish(session.as_ref(), &mut orders), if !finishing => {
+                finishing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            proof = ended(session.as_ref()) => return socket.reset(proof),
+        }
+    };
+    if let Some(session) = session.filter(|session| session.is_over(boot_now())) {
+        return socket.reset(session.ended().await);
+    }
+    match result {
+        Ok(()) if context.inspection.is_raw() => {}
+        Ok(()) => socket.linger().await,
+        Err(error) => debug!(client = %context.client.peer(), %error, "a connection broke off"),
+    }
+}
+
+/// Waits until the connection should take no more requests.
+async fn finish(session: Option<&SessionHandle>, orders: &mut watch::Receiver<Orders>) {
+    let farewell = async {
+        match session {
+            Some(session) => session.farewell().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = farewell => {}
+        Ok(_) = orders.wait_for(|orders| orders.drain) => {}
+    }
+}
+
+async fn ended(session: Option<&SessionHandle>) -> Ended {
+    match session {
+        Some(session) => session.ended().await,
+        None => std::future::pending().await,
+    }
+}

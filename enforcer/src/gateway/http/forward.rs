@@ -1,0 +1,122 @@
+//! A bound request, to its upstream and back.
+
+use std::sync::Arc;
+
+use http::{Request, Response, StatusCode, Uri, Version, request::Parts};
+use http_body_util::{Either, Empty};
+use hyper::body::{Body, Incoming};
+
+use super::{
+    body::{Progress, RequestBody, ResponseBody, SessionBody},
+    headers::{Provenance, prepare_request, prepare_response},
+    host::RequestHost,
+};
+use crate::{
+    clock::boot_now,
+    gateway::{
+        Target,
+        connection::ConnectionContext,
+        rejection::Rejection,
+        stages::Bound,
+        upstream::Outgoing,
+        websocket::{handshake, relay::Relay},
+    },
+};
+
+/// Forwards a request. Only a [`Bound`] one.
+pub(crate) async fn forward(
+    connection: &Arc<ConnectionContext>,
+    target: &Target,
+    host: &RequestHost,
+    bound: &Bound,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Rejection> {
+    let upgrade = handshake::is_requested(&request);
+    if upgrade {
+        handshake::check(&request)?;
+    }
+    let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    let client = &connection.client;
+    let provenance = Provenance {
+        peer: client.peer(),
+        local: client.local(),
+        host: &host.written,
+        principal: bound.principal(),
+        session: bound.session_id(),
+        forward_token: target.forward_token,
+    };
+    prepare_request(&mut parts.headers, &provenance).map_err(|_| Rejection::Host)?;
+    parts.uri = origin_form(&parts.uri)?;
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+
+    let link = &connection.gateway.link;
+    if let Some(client_upgrade) = client_upgrade {
+        handshake::announce(&mut parts.headers);
+        let request = Request::from_parts(parts, Either::Left(Empty::new()));
+        let mut response = target.upstream.switch(link, bound, request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return answer(response);
+        }
+        let extensions = handshake::accepted(response.headers())?;
+        let upstream_upgrade = hyper::upgrade::on(&mut response);
+        let relay = Relay::new(connection, bound, extensions);
+        relay.spawn(client_upgrade, upstream_upgrade);
+        connection.inspection.become_raw();
+        let mut response = answer(response)?;
+        handshake::announce(response.headers_mut());
+        return Ok(response);
+    }
+
+    let outgoing = outgoing(connection, bound, parts, body);
+    let response = target.upstream.send(link, bound, outgoing).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Rejection::UpstreamInvalid(
+            "it switches protocols unasked".to_owned(),
+        ));
+    }
+    answer(response)
+}
+
+fn outgoing(
+    connection: &ConnectionContext,
+    bound: &Bound,
+    parts: Parts,
+    body: Incoming,
+) -> Outgoing {
+    let progress = Arc::new(Progress::new(boot_now()));
+    let body: RequestBody = if body.is_end_stream() {
+        Either::Left(Empty::new())
+    } else {
+        Either::Right(SessionBody::new(
+            body,
+            bound.session().clone(),
+            Arc::clone(&connection.gateway.link),
+            Arc::clone(&progress),
+        ))
+    };
+    let repeatable = matches!(body, Either::Left(_)) && parts.method.is_idempotent();
+    Outgoing {
+        head: parts,
+        body,
+        progress,
+        repeatable,
+    }
+}
+
+fn answer(response: Response<Incoming>) -> Result<Response<ResponseBody>, Rejection> {
+    let mut response = response.map(Either::Right);
+    prepare_response(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    response.extensions_mut().clear();
+    Ok(response)
+}
+
+/// The target as an origin server wants it: path and query.
+fn origin_form(target: &Uri) -> Result<Uri, Rejection> {
+    let path_and_query = target.path_and_query().map_or("/", |path| path.as_str());
+    path_and_query
+        .parse()
+        .map_err(|_| Rejection::Internal("the target has no origin form"))
+}

@@ -1,0 +1,11 @@
+//! HTTP/1.1 towards clients.
+
+pub(crate) mod body;
+pub(crate) mod forward;
+pub(crate) mod head;
+pub(crate) mod headers;
+pub(crate) mod host;
+pub(crate) mod inspect;
+pub(crate) mod path;
+pub(crate) mod route;
+pub(crate) mod service;

@@ -1,0 +1,151 @@
+//! From listener, host and path to a route. Pure.
+
+use std::collections::HashMap;
+
+use crate::{
+    config::Route,
+    gateway::http::path::{MatchPath, PathError, covers},
+};
+
+/// Index of a route in the configuration.
+pub(crate) type RouteIndex = usize;
+
+/// An upstream that decodes encoded slashes would see a path of another route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an encoded slash that would lead to another route")]
+pub(crate) struct AmbiguousPath;
+
+/// The routes of all listeners.
+#[derive(Debug, Default)]
+pub(crate) struct RouteTable {
+    hosts: HashMap<(String, Option<String>), Vec<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    prefix: Vec<u8>,
+    route: RouteIndex,
+}
+
+impl RouteTable {
+    /// The table of these routes.
+    pub(crate) fn new(routes: &[Route]) -> Result<Self, PathError> {
+        let mut table = Self::default();
+        for (index, route) in routes.iter().enumerate() {
+            let path = MatchPath::parse(&route.path)?;
+            let entries = table
+                .hosts
+                .entry((route.listener.clone(), route.host.clone()))
+                .or_default();
+            entries.extend(path.forms().take(1).map(|prefix| Entry {
+                prefix: prefix.to_vec(),
+                route: index,
+            }));
+        }
+        for entries in table.hosts.values_mut() {
+            entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
+        }
+        Ok(table)
+    }
+
+    /// The route with the longest prefix of `path`; those of exactly this host before those of
+    /// any.
+    pub(crate) fn find(
+        &self,
+        listener: &str,
+        host: &str,
+        path: &MatchPath,
+    ) -> Result<Option<RouteIndex>, AmbiguousPath> {
+        let mut forms = path
+            .forms()
+            .map(|form| self.find_form(listener, host, form));
+        let route = forms.next().flatten();
+        if forms.all(|other| other == route) {
+            Ok(route)
+        } else {
+            Err(AmbiguousPath)
+        }
+    }
+
+    fn find_form(&self, listener: &str, host: &str, path: &[u8]) -> Option<RouteIndex> {
+        [Some(host.to_owned()), None].into_iter().find_map(|host| {
+            self.hosts
+                .get(&(listener.to_owned(), host))?
+                .iter()
+                .find(|entry| covers(&entry.prefix, path))
+                .map(|entry| entry.route)
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Upstream, UpstreamPool};
+
+    pub(crate) fn route(listener: &str, host: Option<&str>, path: &str) -> Route {
+        Route {
+            listener: listener.to_owned(),
+            host: host.map(str::to_owned),
+            path: path.to_owned(),
+            upstream: Upstream {
+                host: "127.0.0.1".to_owned(),
+                port: 9000,
+                tls: None,
+            },
+            policy: "default".to_owned(),
+            forward_token: false,
+            upstream_pool: UpstreamPool::Shared,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(60),
+        }
+    }
+
+    fn find(
+        table: &RouteTable,
+        host: &str,
+        path: &str,
+    ) -> Result<Option<RouteIndex>, AmbiguousPath> {
+        table.find("public", host, &MatchPath::parse(path).unwrap())
+    }
+
+    #[test]
+    fn longest_prefix_and_exact_host_win() {
+        let table = RouteTable::new(&[
+            route("public", None, "/"),
+            route("public", None, "/admin"),
+            route("public", Some("api.example.com"), "/v1"),
+            route("public", None, "/admin/keys"),
+            route("other", None, "/"),
+        ])
+        .unwrap();
+        assert_eq!(find(&table, "x", "/"), Ok(Some(0)));
+        assert_eq!(find(&table, "x", "/administrator"), Ok(Some(0)));
+        assert_eq!(find(&table, "x", "/admin/x"), Ok(Some(1)));
+        assert_eq!(find(&table, "x", "/admin//keys"), Ok(Some(3)));
+        assert_eq!(find(&table, "x", "/%61dmin"), Ok(Some(1)));
+        assert_eq!(find(&table, "api.example.com", "/v1/x"), Ok(Some(2)));
+        assert_eq!(find(&table, "api.example.com", "/admin"), Ok(Some(1)));
+    }
+
+    #[test]
+    fn no_route_is_none() {
+        let table = RouteTable::new(&[route("public", Some("a"), "/x")]).unwrap();
+        assert_eq!(find(&table, "a", "/y"), Ok(None));
+        assert_eq!(find(&table, "b", "/x"), Ok(None));
+        let path = MatchPath::parse("/x").unwrap();
+        assert_eq!(table.find("private", "a", &path), Ok(None));
+    }
+
+    #[test]
+    fn an_encoded_slash_must_not_hide_another_route() {
+        let table = RouteTable::new(&[route("public", None, "/"), route("public", None, "/admin")])
+            .unwrap();
+        assert_eq!(find(&table, "a", "/%2fadmin"), Err(AmbiguousPath));
+        assert_eq!(find(&table, "a", "/admin%2fx"), Err(AmbiguousPath));
+        assert_eq!(find(&table, "a", "/projects/group%2Fname"), Ok(Some(0)));
+        assert_eq!(find(&table, "a", "/admin/group%2Fname"), Ok(Some(1)));
+    }
+}

@@ -1,0 +1,343 @@
+//! The link to the warden: requests and their answers, reports, and what the warden says unasked.
+//!
+//! ```text
+//!          the channel breaks              a warden connects to the handover socket
+//!   Up ------------------------> Down ---------------------------------------------> Up
+//!    |  HandOver: listeners go back          serves its sessions on, opens none,
+//!    v  Drain: finish, then exit             accepts nothing
+//!  Leaving
+//! ```
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_seqpacket::UnixSeqpacketListener;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    channel::{BoundRole, Refusal, Request, ToGateway, ToWarden, Transport},
+    gateway::sessions::{SessionHandle, SessionTable},
+    session::{Credential, SessionId},
+};
+
+/// Longest wait for an answer. A warden that is stopped must not hold clients for long.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Messages that may wait for the warden.
+const QUEUE: usize = 4096;
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// After a failed accept or a connection that is not the warden's.
+const HANDOVER_RETRY: Duration = Duration::from_millis(100);
+
+/// What the gateway is to do, as the warden or a signal has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// The channel is up.
+    pub(crate) linked: bool,
+    /// Take new connections.
+    pub(crate) accept: bool,
+    /// Finish what is there, then exit.
+    pub(crate) drain: bool,
+}
+
+/// The gateway's side of the channel.
+#[derive(Debug)]
+pub(crate) struct Link {
+    outbound: mpsc::Sender<ToWarden>,
+    pending: Mutex<HashMap<Request, oneshot::Sender<Answer>>>,
+    next: AtomicU32,
+    lost: AtomicU64,
+    orders: watch::Sender<Orders>,
+    sessions: SessionTable,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Opened(SessionHandle),
+    Bound,
+    Refused(Refusal),
+}
+
+/// The driver's half: what the link needs to reach the warden.
+pub(crate) struct Driver {
+    link: Arc<Link>,
+    outbound: mpsc::Receiver<ToWarden>,
+    handover: UnixSeqpacketListener,
+    /// Names and sockets of the listeners, until they are handed over.
+    listeners: Vec<(String, OwnedFd)>,
+}
+
+impl Link {
+    /// A link, which [`Driver::run`] brings to life.
+    pub(crate) fn new(
+        handover: UnixSeqpacketListener,
+        listeners: Vec<(String, OwnedFd)>,
+    ) -> (Arc<Self>, Driver) {
+        let (sender, outbound) = mpsc::channel(QUEUE);
+        let link = Arc::new(Self {
+            outbound: sender,
+            pending: Mutex::default(),
+            next: AtomicU32::new(0),
+            lost: AtomicU64::new(0),
+            orders: watch::Sender::new(Orders {
+                linked: false,
+                accept: false,
+                drain: false,
+            }),
+            sessions: SessionTable::default(),
+        });
+        let driver = Driver {
+            link: Arc::clone(&link),
+            outbound,
+            handover,
+            listeners,
+        };
+        (link, driver)
+    }
+
+    /// What is to be done, now and later.
+    pub(crate) fn orders(&self) -> watch::Receiver<Orders> {
+        self.orders.subscribe()
+    }
+
+    /// Finish what is there, then exit.
+    pub(crate) fn drain(&self) {
+        self.orders.send_modify(|orders| {
+            orders.accept = false;
+            orders.drain = true;
+        });
+    }
+
+    /// Opens or joins the credential's session and binds the client's socket to it.
+    pub(crate) async fn open(
+        &self,
+        cookie: u64,
+        credential: &Credential,
+        policy: &str,
+    ) -> Result<SessionHandle, Refusal> {
+        let answer = self.ask(|request| ToWarden::Open {
+            request,
+            cookie,
+            credential: credential.clone(),
+            policy: policy.to_owned(),
+        });
+        expect_session(answer.await)
+    }
+
+    /// Renews a session with a newer credential.
+    pub(crate) async fn renew(
+        &self,
+        session: SessionId,
+        credential: &Credential,
+    ) -> Result<SessionHandle, Refusal> {
+        let answer = self.ask(|request| ToWarden::Renew {
+            request,
+            session,
+            credential: credential.clone(),
+        });
+        expect_session(answer.await)
+    }
+
+    /// Binds an upstream's socket to a session. When this returns, it is in the map.
+    pub(crate) async fn bind_upstream(
+        &self,
+        cookie: u64,
+        session: SessionId,
+    ) -> Result<(), Refusal> {
+        let answer = self.ask(|request| ToWarden::Bind {
+            request,
+            cookie,
+            session,
+            role: BoundRole::Upstream,
+        });
+        match answer.await {
+            Answer::Bound => Ok(()),
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::Opened(_) => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Reports something that needs no answer. What the queue does not take is counted.
+    pub(crate) fn tell(&self, message: ToWarden) {
+        if !self.orders.borrow().linked || self.outbound.try_send(message).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn ask(&self, message: impl FnOnce(Request) -> ToWarden) -> Answer {
+        let request = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.pending().insert(request, sender);
+        // The order matters: who breaks the link first says so, then fails what is pending.
+        let answer = if self.orders.borrow().linked {
+            tokio::time::timeout(ANSWER_TIMEOUT, async {
+                self.outbound.send(message(request)).await.ok()?;
+                answer.await.ok()
+            })
+            .await
+            .ok()
+            .flatten()
+        } else {
+            None
+        };
+        self.pending().remove(&request);
+        answer.unwrap_or(Answer::Refused(Refusal::Unavailable))
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<Request, oneshot::Sender<Answer>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, request: Request, answer: Answer) {
+        match self.pending().remove(&request) {
+            // The asker may have gone meanwhile.
+            Some(sender) => drop(sender.send(answer)),
+            None => debug!(request, "an answer that nobody waits for"),
+        }
+    }
+
+    /// The session is in the table before whoever asked goes on, so that no later word of the
+    /// warden about it is missed.
+    fn receive(&self, message: ToGateway) {
+        match message {
+            ToGateway::Opened { request, session } => {
+                let handle = self.sessions.opened(session);
+                self.answer(request, Answer::Opened(handle));
+            }
+            ToGateway::Bound { request } => self.answer(request, Answer::Bound),
+            ToGateway::Refused { request, refusal } => {
+                self.answer(request, Answer::Refused(refusal));
+            }
+            ToGateway::Drain => self.drain(),
+            ToGateway::Start { .. } | ToGateway::HandOver => {}
+            push => self.sessions.apply(&push),
+        }
+    }
+
+    fn sweep(&self) {
+        self.sessions.sweep();
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            warn!(lost, "reports to the warden were lost");
+        }
+    }
+
+    fn came_up(&self) {
+        self.orders.send_modify(|orders| orders.linked = true);
+    }
+
+    fn went_down(&self) {
+        self.orders.send_modify(|orders| {
+            orders.linked = false;
+            orders.accept = false;
+        });
+        self.pending().clear();
+    }
+}
+
+fn expect_session(answer: Answer) -> Result<SessionHandle, Refusal> {
+    match answer {
+        Answer::Opened(handle) => Ok(handle),
+        Answer::Refused(refusal) => Err(refusal),
+        Answer::Bound => Err(Refusal::Unavailable),
+    }
+}
+
+impl Driver {
+    /// Serves the link for as long as the process lives, starting with the first warden.
+    pub(crate) async fn run(mut self, first: Transport) {
+        self.link.came_up();
+        self.link
+            .orders
+            .send_modify(|orders| orders.accept = !orders.drain);
+        if let Err(error) = first.send(&ToWarden::Ready).await {
+            error!(%error, "cannot tell the warden that the gateway is ready");
+        }
+        let mut transport = first;
+        loop {
+            match self.serve(&transport).await {
+                Ok(()) => warn!("the warden is gone; serving on for the sessions that are bound"),
+                Err(error) => error!(%error, "the channel to the warden broke"),
+            }
+            self.link.went_down();
+            transport = self.next_warden().await;
+            while self.outbound.try_recv().is_ok() {
+                self.link.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            info!("a new warden has connected");
+            self.link.came_up();
+        }
+    }
+
+    async fn serve(&mut self, transport: &Transport) -> io::Result<()> {
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        // Neither direction waits for the other: a packet that is being received is never
+        // dropped, and the warden may be busy sending while it is sent to.
+        let receiving = async {
+            loop {
+                match transport.recv::<ToGateway>().await? {
+                    None => return io::Result::Ok(()),
+                    Some((ToGateway::HandOver, _)) => {
+                        hand_over(&self.link, transport, &mut self.listeners).await?
+                    }
+                    Some((message, _)) => self.link.receive(message),
+                }
+            }
+        };
+        let sending = async {
+            loop {
+                tokio::select! {
+                    message = self.outbound.recv() => match message {
+                        Some(message) => transport.send(&message).await?,
+                        None => return io::Result::Ok(()),
+                    },
+                    _ = sweep.tick() => self.link.sweep(),
+                }
+            }
+        };
+        tokio::select! {
+            result = receiving => result,
+            result = sending => result,
+        }
+    }
+
+    async fn next_warden(&mut self) -> Transport {
+        loop {
+            let accepted = async {
+                let socket = self.handover.accept().await?;
+                let transport = Transport::new(socket.into())?;
+                Ok::<_, io::Error>((transport.peer_uid()?, transport))
+            };
+            match accepted.await {
+                Ok((0, transport)) => return transport,
+                Ok((uid, _)) => warn!(uid, "only root may take this gateway over"),
+                Err(error) => warn!(%error, "cannot accept on the handover socket"),
+            }
+            tokio::time::sleep(HANDOVER_RETRY).await;
+        }
+    }
+}
+
+async fn hand_over(
+    link: &Link,
+    transport: &Transport,
+    listeners: &mut Vec<(String, OwnedFd)>,
+) -> io::Result<()> {
+    link.orders.send_modify(|orders| orders.accept = false);
+    let names = listeners.iter().map(|(name, _)| name.clone()).collect();
+    let fds: Vec<_> = listeners.iter().map(|(_, fd)| fd.as_fd()).collect();
+    transport
+        .send_with_fds(&ToWarden::Listeners { names }, &fds)
+        .await?;
+    info!(listeners = fds.len(), "handed the listeners over");
+    listeners.clear();
+    Ok(())
+}

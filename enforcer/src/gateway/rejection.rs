@@ -1,0 +1,291 @@
+//! Every way in which a request can fail, and the one table of what is answered.
+
+use std::net::SocketAddr;
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{
+    authn::TokenError,
+    channel::{Refusal, RefusedRequest},
+    gateway::http::{head::HeadFault, path::PathError, route::AmbiguousPath},
+    session::Principal,
+};
+
+const REALM: &str = "enforcer";
+
+/// Why a request (or a connection) is not served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Rejection {
+    #[error("TLS: {0}")]
+    Tls(std::io::Error),
+    #[error("this port speaks TLS")]
+    PlainHttp,
+    #[error(transparent)]
+    Head(#[from] HeadFault),
+    #[error("the host is malformed or missing")]
+    Host,
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error(transparent)]
+    AmbiguousPath(#[from] AmbiguousPath),
+    #[error("the method {0} is not served")]
+    Method(http::Method),
+    #[error("several Authorization fields")]
+    SeveralTokens,
+    #[error("a bearer token is needed")]
+    MissingToken,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("no route leads there")]
+    NoRoute,
+    #[error("the WebSocket handshake is malformed: {0}")]
+    WebSocketHandshake(&'static str),
+    #[error("only version 13 of the WebSocket protocol is served")]
+    WebSocketVersion,
+    #[error("the upstream cannot be reached: {0}")]
+    UpstreamUnreachable(std::io::Error),
+    #[error("no connection to the upstream in time")]
+    UpstreamConnectTimeout,
+    #[error("no response from the upstream in time")]
+    UpstreamTimeout,
+    #[error("the upstream closed the connection without a response")]
+    UpstreamClosed,
+    #[error("the upstream's response is not HTTP: {0}")]
+    UpstreamInvalid(String),
+    #[error("the request was not sent to its end")]
+    Incomplete,
+    #[error("internal: {0}")]
+    Internal(&'static str),
+}
+
+/// Whose fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    Client,
+    Upstream,
+    Us,
+}
+
+/// What is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) status: StatusCode,
+    /// Stable: for programs, and the reason in the audit log.
+    pub(crate) code: &'static str,
+    pub(crate) blame: Blame,
+    /// The connection cannot be used for another request.
+    pub(crate) close: bool,
+}
+
+const fn verdict(status: StatusCode, code: &'static str, blame: Blame) -> Verdict {
+    Verdict {
+        status,
+        code,
+        blame,
+        close: false,
+    }
+}
+
+impl Rejection {
+    /// The table.
+    pub(crate) fn verdict(&self) -> Verdict {
+        use Blame::{Client, Upstream, Us};
+        use StatusCode as S;
+        let open = match self {
+            Self::Tls(_) => verdict(S::BAD_REQUEST, "tls_failed", Client),
+            Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
+            Self::Head(HeadFault::TooLarge | HeadFault::TooManyHeaders) => verdict(
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "header_too_large",
+                Client,
+            ),
+            Self::Head(_) => verdict(S::BAD_REQUEST, "bad_request", Client),
+            Self::Host => verdict(S::BAD_REQUEST, "invalid_host", Client),
+            Self::Path(_) => verdict(S::BAD_REQUEST, "invalid_path", Client),
+            Self::AmbiguousPath(_) => verdict(S::BAD_REQUEST, "ambiguous_path", Client),
+            Self::Method(method) if *method == http::Method::CONNECT => {
+                verdict(S::NOT_IMPLEMENTED, "method_not_implemented", Client)
+            }
+            Self::Method(_) => verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client),
+            Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
+            Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
+            Self::Token(error) => verdict(S::UNAUTHORIZED, error.code(), Client),
+            Self::Refused(Refusal::SessionEnded(_)) => {
+                verdict(S::UNAUTHORIZED, "session_ended", Client)
+            }
+            Self::Refused(Refusal::SessionTooOld) => {
+                verdict(S::UNAUTHORIZED, "session_too_old", Client)
+            }
+            Self::Refused(Refusal::AnotherSession) => {
+                verdict(S::MISDIRECTED_REQUEST, "another_session", Client)
+            }
+            Self::Refused(Refusal::Capacity) => verdict(S::SERVICE_UNAVAILABLE, "capacity", Us),
+            Self::Refused(Refusal::Unavailable) => {
+                verdict(S::SERVICE_UNAVAILABLE, "unavailable", Us)
+            }
+            Self::Refused(Refusal::UnbindableSocket) => {
+                verdict(S::INTERNAL_SERVER_ERROR, "unbindable_socket", Us)
+            }
+            Self::Refused(Refusal::UnknownPolicy) => {
+                verdict(S::INTERNAL_SERVER_ERROR, "unknown_policy", Us)
+            }
+            Self::NoRoute => verdict(S::NOT_FOUND, "not_found", Client),
+            Self::WebSocketHandshake(_) => {
+                verdict(S::BAD_REQUEST, "invalid_websocket_handshake", Client)
+            }
+            Self::WebSocketVersion => verdict(S::UPGRADE_REQUIRED, "websocket_version", Client),
+            Self::UpstreamUnreachable(_) => {
+                verdict(S::BAD_GATEWAY, "upstream_unreachable", Upstream)
+            }
+            Self::UpstreamConnectTimeout => {
+                verdict(S::GATEWAY_TIMEOUT, "upstream_connect_timeout", Upstream)
+            }
+            Self::UpstreamTimeout => verdict(S::GATEWAY_TIMEOUT, "upstream_timeout", Upstream),
+            Self::UpstreamClosed => verdict(S::BAD_GATEWAY, "upstream_closed", Upstream),
+            Self::UpstreamInvalid(_) => verdict(S::BAD_GATEWAY, "upstream_invalid", Upstream),
+            Self::Incomplete => verdict(S::BAD_REQUEST, "incomplete_request", Client),
+            Self::Internal(_) => verdict(S::INTERNAL_SERVER_ERROR, "internal", Us),
+        };
+        let close = matches!(
+            self,
+            Self::Tls(_)
+                | Self::PlainHttp
+                | Self::Head(_)
+                | Self::Incomplete
+                | Self::Refused(Refusal::SessionEnded(_) | Refusal::AnotherSession)
+        ) || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
+        Verdict { close, ..open }
+    }
+
+    /// The answer without a body, and the body.
+    pub(crate) fn response(&self) -> (Response<()>, String) {
+        let verdict = self.verdict();
+        let body = serde_json::json!({ "code": verdict.code, "message": self.to_string() });
+        let mut response = Response::new(());
+        *response.status_mut() = verdict.status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match verdict.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, self.challenge());
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+                headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                let version = HeaderValue::from_static("13");
+                headers.insert(header::SEC_WEBSOCKET_VERSION, version);
+            }
+            _ => {}
+        }
+        if verdict.close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        (response, format!("{body}\n"))
+    }
+
+    /// For the audit log.
+    pub(crate) fn record(
+        &self,
+        client: SocketAddr,
+        listener: &str,
+        cookie: u64,
+        principal: Option<Principal>,
+    ) -> RefusedRequest {
+        RefusedRequest {
+            code: self.verdict().code.to_owned(),
+            detail: self.to_string(),
+            client,
+            listener: listener.to_owned(),
+            cookie,
+            principal,
+        }
+    }
+
+    /// RFC 6750, section 3. A request without a token is told nothing about errors.
+    fn challenge(&self) -> HeaderValue {
+        let challenge = match self {
+            Self::MissingToken => format!("Bearer realm=\"{REALM}\""),
+            error => format!(
+                "Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{}\"",
+                description(&error.to_string())
+            ),
+        };
+        HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
+    }
+}
+
+/// The characters that `error_description` may hold.
+fn description(text: &str) -> String {
+    text.chars()
+        .map(|character| match character {
+            '"' | '\\' => '\'',
+            ' '..='~' => character,
+            _ => '?',
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::EndReason;
+
+    #[test]
+    fn a_missing_token_is_told_no_error() {
+        let (response, body) = Rejection::MissingToken.response();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        let challenge = &response.headers()[header::WWW_AUTHENTICATE];
+        assert_eq!(challenge, "Bearer realm=\"enforcer\"");
+        assert_eq!(
+            body,
+            "{\"code\":\"missing_token\",\"message\":\"a bearer token is needed\"}\n"
+        );
+    }
+
+    #[test]
+    fn an_ended_session_is_an_invalid_token_and_the_end_of_the_connection() {
+        let rejection = Rejection::Refused(Refusal::SessionEnded(EndReason::Idle));
+        let (response, body) = rejection.response();
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"enforcer\", error=\"invalid_token\", \
+             error_description=\"the session has ended (idle)\""
+        );
+        assert_eq!(response.headers()[header::CONNECTION], "close");
+        assert!(body.contains("session_ended"));
+    }
+
+    #[test]
+    fn refusals_of_the_warden_have_their_status() {
+        for (refusal, status, close) in [
+            (Refusal::SessionTooOld, 401, false),
+            (Refusal::AnotherSession, 421, true),
+            (Refusal::Capacity, 503, false),
+            (Refusal::Unavailable, 503, false),
+            (Refusal::UnbindableSocket, 500, false),
+            (Refusal::UnknownPolicy, 500, false),
+        ] {
+            let (response, _) = Rejection::Refused(refusal).response();
+            assert_eq!(response.status(), status, "{refusal}");
+            assert_eq!(response.headers().contains_key(header::CONNECTION), close);
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                status == 503
+            );
+        }
+    }
+
+    #[test]
+    fn descriptions_hold_only_what_they_may() {
+        assert_eq!(description("a \"b\" \\ \u{e9}\n"), "a 'b' ' ??");
+    }
+}

@@ -1,0 +1,337 @@
+//! The sessions that this gateway serves, as the warden last described them.
+//!
+//! ```text
+//!           Warning              Farewell             Ended, or its limit has passed
+//!   Alive ----------> Warned ---------------> Farewell ----------------------> Over
+//!     ^                  |                        |
+//!     +----- Changed ----+------------------------+
+//! ```
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use crate::{
+    channel::{SessionView, ToGateway},
+    clock::{BootInstant, boot_now},
+    gateway::touch::Activity,
+    session::{EndReason, SessionId},
+};
+
+/// How long after a session's limit the gateway waits for the warden's reset before it resets
+/// the session's connections itself.
+const WARDEN_GRACE: Duration = Duration::from_millis(50);
+/// Timers don't run while the machine sleeps; limits do.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Alive,
+    Warned,
+    Farewell {
+        reason: EndReason,
+        limit: BootInstant,
+    },
+    Ended(EndReason),
+}
+
+/// A session as the warden last described it.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionState {
+    pub(crate) view: SessionView,
+    pub(crate) phase: Phase,
+}
+
+impl SessionState {
+    pub(crate) fn new(view: SessionView) -> Self {
+        Self {
+            view,
+            phase: Phase::Alive,
+        }
+    }
+
+    /// Nothing may pass any more. True at the limit, whether or not the warden has said so.
+    pub(crate) fn is_over(&self, now: BootInstant) -> bool {
+        matches!(self.phase, Phase::Ended(_)) || self.limit().is_some_and(|limit| now >= limit)
+    }
+
+    /// It ends within `warn_before`.
+    pub(crate) fn is_expiring(&self, now: BootInstant) -> bool {
+        let left = self.view.deadline.saturating_duration_since(now);
+        self.phase != Phase::Alive || left <= self.view.warn_before
+    }
+
+    /// The instant from which it is over, as far as is known.
+    fn limit(&self) -> Option<BootInstant> {
+        if !self.view.enforced {
+            return None;
+        }
+        Some(match self.phase {
+            Phase::Farewell { limit, .. } => limit.min(self.view.deadline),
+            _ => self.view.deadline,
+        })
+    }
+}
+
+/// Proof that a session is over.
+#[derive(Debug)]
+pub(crate) struct Ended(());
+
+/// A live view of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionHandle {
+    id: SessionId,
+    state: watch::Receiver<SessionState>,
+    activity: Arc<Activity>,
+}
+
+impl SessionHandle {
+    pub(crate) fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    pub(crate) fn state(&self) -> SessionState {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn is_over(&self, now: BootInstant) -> bool {
+        self.state.borrow().is_over(now)
+    }
+
+    /// Waits until goodbye is to be said (or it is too late for that).
+    pub(crate) async fn farewell(&self) {
+        let mut state = self.state.clone();
+        let said =
+            |state: &SessionState| matches!(state.phase, Phase::Farewell { .. } | Phase::Ended(_));
+        if state.wait_for(said).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the warden has ended the session, or should have.
+    pub(crate) async fn ended(&self) -> Ended {
+        let mut state = self.state.clone();
+        loop {
+            let (ended, limit) = {
+                let state = state.borrow_and_update();
+                (matches!(state.phase, Phase::Ended(_)), state.limit())
+            };
+            let now = boot_now();
+            let left = limit.map_or(LONGEST_SLEEP, |limit| {
+                limit
+                    .saturating_add(WARDEN_GRACE)
+                    .saturating_duration_since(now)
+            });
+            if ended || left.is_zero() {
+                return Ended(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left.min(LONGEST_SLEEP)) => {}
+                Ok(()) = state.changed() => {}
+            }
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct SessionTable {
+    entries: Mutex<HashMap<SessionId, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: watch::Sender<SessionState>,
+    activity: Arc<Activity>,
+}
+
+impl SessionTable {
+    /// Takes in a session that the warden has opened, joined or renewed.
+    pub(crate) fn opened(&self, view: SessionView) -> SessionHandle {
+        let id = view.id;
+        let mut entries = self.lock();
+        let entry = entries
+            .entry(id)
+            .and_modify(|entry| entry.change(view.clone()))
+            .or_insert_with(|| Entry {
+                activity: Arc::new(Activity::new(id, view.idle_timeout)),
+                state: watch::Sender::new(SessionState::new(view)),
+            });
+        SessionHandle {
+            id,
+            state: entry.state.subscribe(),
+            activity: Arc::clone(&entry.activity),
+        }
+    }
+
+    /// Takes in what the warden says unasked. Sessions that are not served here are ignored.
+    pub(crate) fn apply(&self, push: &ToGateway) {
+        let mut entries = self.lock();
+        match push {
+            ToGateway::Changed { session } => {
+                if let Some(entry) = entries.get(&session.id) {
+                    entry.change(session.clone());
+                }
+            }
+            ToGateway::Warning { session } => {
+                if let Some(entry) = entries.get(session) {
+                    entry.advance(Phase::Warned);
+                }
+            }
+            ToGateway::Farewell {
+                session,
+                reason,
+                limit,
+            } => {
+                if let Some(entry) = entries.get(session) {
+                    entry.advance(Phase::Farewell {
+                        reason: *reason,
+                        limit: *limit,
+                    });
+                }
+            }
+            ToGateway::Ended { session, reason } => {
+                if let Some(entry) = entries.remove(session) {
+                    entry.advance(Phase::Ended(*reason));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets sessions that nothing here uses any more.
+    pub(crate) fn sweep(&self) {
+        self.lock()
+            .retain(|_, entry| entry.state.receiver_count() > 0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn change(&self, view: SessionView) {
+        self.state.send_modify(|state| {
+            // An answer that was overtaken must not bring a session back.
+            if !matches!(state.phase, Phase::Ended(_)) {
+                *state = SessionState::new(view);
+            }
+        });
+    }
+
+    fn advance(&self, phase: Phase) {
+        self.state.send_modify(|state| state.phase = phase);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::clock::WallInstant;
+
+    pub(crate) fn at(seconds: u64) -> BootInstant {
+        BootInstant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    /// A session that ends at this many seconds.
+    pub(crate) fn view(deadline: u64) -> SessionView {
+        SessionView {
+            id: SessionId::from_u64(7).unwrap(),
+            started_at: WallInstant::from_unix_seconds(0),
+            deadline: at(deadline),
+            idle_timeout: Some(Duration::from_secs(30)),
+            warn_before: Duration::from_secs(5),
+            enforced: true,
+            token_expires_at: WallInstant::from_unix_seconds(1000),
+            policies: vec!["default".to_owned()],
+        }
+    }
+
+    fn farewell(limit: u64) -> ToGateway {
+        ToGateway::Farewell {
+            session: view(0).id,
+            reason: EndReason::Idle,
+            limit: at(limit),
+        }
+    }
+
+    #[test]
+    fn a_session_is_over_at_its_limit_without_being_told() {
+        let table = SessionTable::default();
+        let handle = table.opened(view(100));
+        assert!(!handle.is_over(at(99)));
+        assert!(handle.is_over(at(100)));
+        table.apply(&farewell(50));
+        assert!(!handle.is_over(at(49)));
+        assert!(handle.is_over(at(50)));
+        table.apply(&ToGateway::Changed { session: view(200) });
+        assert!(!handle.is_over(at(199)));
+        let ended = ToGateway::Ended {
+            session: handle.id(),
+            reason: EndReason::Revoked,
+        };
+        table.apply(&ended);
+        assert!(handle.is_over(at(0)));
+    }
+
+    #[test]
+    fn an_observed_session_goes_on() {
+        let observed = SessionView {
+            enforced: false,
+            ..view(100)
+        };
+        assert!(!SessionState::new(observed).is_over(at(200)));
+    }
+
+    #[test]
+    fn it_is_expiring_when_warned_or_close_to_its_deadline() {
+        let mut state = SessionState::new(view(100));
+        assert!(!state.is_expiring(at(94)));
+        assert!(state.is_expiring(at(95)));
+        state.phase = Phase::Warned;
+        assert!(state.is_expiring(at(0)));
+    }
+
+    #[test]
+    fn unused_sessions_are_forgotten() {
+        let table = SessionTable::default();
+        let handle = table.opened(view(100));
+        table.sweep();
+        assert_eq!(table.lock().len(), 1);
+        drop(handle);
+        table.sweep();
+        assert_eq!(table.lock().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_wardens_word() {
+        let table = Arc::new(SessionTable::default());
+        let handle = table.opened(view(u64::MAX / 2_000_000_000));
+        let waiting = {
+            let handle = handle.clone();
+            tokio::spawn(async move {
+                handle.farewell().await;
+                handle.ended().await
+            })
+        };
+        tokio::task::yield_now().await;
+        table.apply(&farewell(u64::MAX / 2_000_000_000));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        table.apply(&ToGateway::Ended {
+            session: handle.id(),
+            reason: EndReason::Deadline,
+        });
+        waiting.await.unwrap();
+    }
+}

@@ -1,0 +1,173 @@
+//! What the gateway does while it is still privileged: it takes what the warden sends, and reads
+//! every file that it will ever need.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek},
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    authn::{Authenticator, KeyError},
+    channel::{ToGateway, receive_blocking},
+    config::{Config, ConfigError, Listener},
+    gateway::{
+        Target,
+        http::{path::PathError, route::RouteTable},
+        tls::{self, ServerTlsError},
+        upstream::{
+            Upstream,
+            tls::{NativeRoots, UpstreamTlsError},
+        },
+    },
+};
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error("the channel to the warden")]
+    Channel(#[source] io::Error),
+    #[error("the warden did not say how to start")]
+    NotStarted,
+    #[error("the warden sent {sent} descriptors for {named} listeners")]
+    Descriptors { sent: usize, named: usize },
+    #[error("cannot read the configuration that the warden sent")]
+    ReadConfig(#[source] io::Error),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("listener `{0}` is not in the configuration")]
+    UnknownListener(String),
+    #[error("listener `{0}`")]
+    Listener(String, #[source] ServerTlsError),
+    #[error("identity")]
+    Identity(#[from] KeyError),
+    #[error("the path of a route")]
+    Routes(#[from] PathError),
+    #[error("the upstream of the route from `{0}`")]
+    Upstream(String, #[source] UpstreamTlsError),
+}
+
+/// Everything that serving needs.
+pub(crate) struct Started {
+    pub(crate) channel: OwnedFd,
+    pub(crate) handover: OwnedFd,
+    pub(crate) listeners: Vec<StartedListener>,
+    /// To serve as.
+    pub(crate) user: String,
+    pub(crate) pre_authentication_timeout: Duration,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) routes: RouteTable,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// A listening socket and the keys of its TLS.
+pub(crate) struct StartedListener {
+    pub(crate) name: String,
+    pub(crate) socket: OwnedFd,
+    pub(crate) acceptor: TlsAcceptor,
+}
+
+/// Takes the first message from the channel on standard input, and loads what it names.
+pub(crate) fn receive() -> Result<Started, StartError> {
+    let stdin = take_stdin().map_err(StartError::Channel)?;
+    let received = receive_blocking::<ToGateway>(stdin).map_err(StartError::Channel)?;
+    let Some((ToGateway::Start { config_path, names }, fds, channel)) = received else {
+        return Err(StartError::NotStarted);
+    };
+    raise_descriptor_limit();
+    load(config_path, names, fds, channel)
+}
+
+/// Loads what a start message names.
+pub(crate) fn load(
+    config_path: PathBuf,
+    names: Vec<String>,
+    fds: Vec<OwnedFd>,
+    channel: OwnedFd,
+) -> Result<Started, StartError> {
+    let sent = fds.len();
+    let mut fds = fds.into_iter();
+    let (Some(memfd), Some(handover), true) = (fds.next(), fds.next(), sent == names.len() + 2)
+    else {
+        return Err(StartError::Descriptors {
+            sent,
+            named: names.len(),
+        });
+    };
+    let text = read(memfd).map_err(StartError::ReadConfig)?;
+    let config = Config::parse(&text, &config_path)?;
+
+    let mut listeners = Vec::new();
+    for (name, socket) in names.into_iter().zip(fds) {
+        listeners.push(load_listener(&config, name, socket)?);
+    }
+    let mut roots = NativeRoots::default();
+    let mut targets = Vec::new();
+    for route in &config.routes {
+        targets.push(Target {
+            policy: route.policy.clone(),
+            forward_token: route.forward_token,
+            upstream: Upstream::load(route, &mut roots)
+                .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
+        });
+    }
+    Ok(Started {
+        channel,
+        handover,
+        listeners,
+        authenticator: Authenticator::load(&config.identity)?,
+        routes: RouteTable::new(&config.routes)?,
+        targets,
+        user: config.daemon.user,
+        pre_authentication_timeout: config.daemon.pre_authentication_timeout,
+    })
+}
+
+fn load_listener(
+    config: &Config,
+    name: String,
+    socket: OwnedFd,
+) -> Result<StartedListener, StartError> {
+    let Some(Listener { tls, .. }) = config.listeners.get(&name) else {
+        return Err(StartError::UnknownListener(name));
+    };
+    let acceptor = tls::load(tls).map_err(|error| StartError::Listener(name.clone(), error))?;
+    Ok(StartedListener {
+        name,
+        socket,
+        acceptor,
+    })
+}
+
+/// Standard input, which is `/dev/null` from then on.
+fn take_stdin() -> io::Result<OwnedFd> {
+    let channel = io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(channel)
+}
+
+/// The warden's copy shares its offset: the text is read from the start, wherever that is.
+fn read(memfd: OwnedFd) -> io::Result<String> {
+    let mut file = File::from(memfd);
+    file.rewind()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// As many descriptors as the process may have. With fewer it serves, too.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}

@@ -1,0 +1,126 @@
+//! TLS towards clients.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{VerifierBuilderError, WebPkiClientVerifier},
+};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    config::ServerTls,
+    gateway::{rejection::Rejection, socket::Socket},
+};
+
+/// A PEM file that is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PemError {
+    #[error("cannot read {0}")]
+    Read(PathBuf, #[source] rustls::pki_types::pem::Error),
+    #[error("{0} holds no certificate")]
+    NoCertificate(PathBuf),
+    #[error("{0} holds a certificate that is none")]
+    Root(PathBuf, #[source] rustls::Error),
+}
+
+/// Why a listener's TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerTlsError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("certificate {0} and its key do not fit")]
+    Certificate(PathBuf, #[source] rustls::Error),
+    #[error("client certificates")]
+    Verifier(#[from] VerifierBuilderError),
+    #[error("TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let read = |error| PemError::Read(path.to_owned(), error);
+    let chain: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(read)?
+        .collect::<Result<_, _>>()
+        .map_err(read)?;
+    if chain.is_empty() {
+        return Err(PemError::NoCertificate(path.to_owned()));
+    }
+    Ok(chain)
+}
+
+pub(crate) fn read_private_key(path: &Path) -> Result<PrivateKeyDer<'static>, PemError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| PemError::Read(path.to_owned(), error))
+}
+
+pub(crate) fn read_roots(path: &Path) -> Result<RootCertStore, PemError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots
+            .add(certificate)
+            .map_err(|error| PemError::Root(path.to_owned(), error))?;
+    }
+    Ok(roots)
+}
+
+/// Loads a listener's keys. No early data, ever: its replay would be a request of a session.
+pub(crate) fn load(config: &ServerTls) -> Result<TlsAcceptor, ServerTlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = match &config.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(read_roots(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut server = builder
+        .with_single_cert(
+            read_certificates(&config.certificate)?,
+            read_private_key(&config.private_key)?,
+        )
+        .map_err(|error| ServerTlsError::Certificate(config.certificate.clone(), error))?;
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    server.max_early_data_size = 0;
+    Ok(TlsAcceptor::from(Arc::new(server)))
+}
+
+/// Shakes hands. `None`: the client left without a word. A client that speaks plain HTTP is told
+/// so in its own language.
+pub(crate) async fn accept(
+    acceptor: &TlsAcceptor,
+    socket: &Socket,
+) -> Result<Option<TlsStream<Socket>>, Rejection> {
+    match socket.first_byte().await.map_err(Rejection::Tls)? {
+        None => Ok(None),
+        // No TLS record type, but the first letter of every HTTP method.
+        Some(b'A'..=b'Z') => Err(Rejection::PlainHttp),
+        Some(_) => {
+            let stream = acceptor.accept(socket.clone()).await;
+            stream.map(Some).map_err(Rejection::Tls)
+        }
+    }
+}
+
+/// Answers a request in the clear with a refusal.
+pub(crate) async fn refuse_plain(socket: &Socket, rejection: &Rejection) -> io::Result<()> {
+    let (response, body) = rejection.response();
+    let answer = format!(
+        "HTTP/1.1 {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        response.status(),
+        body.len(),
+    );
+    let mut socket = socket.clone();
+    socket.write_all(answer.as_bytes()).await?;
+    socket.shutdown().await
+}

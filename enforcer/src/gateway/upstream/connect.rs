@@ -1,0 +1,139 @@
+//! Connections to an upstream: TCP, bound if they belong to a session, then TLS.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::client::TlsStream;
+
+use super::tls::{NativeRoots, Tls, UpstreamTlsError};
+use crate::{
+    config::Route,
+    gateway::{link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket},
+};
+
+/// How to reach an upstream.
+#[derive(Debug)]
+pub(super) struct Connector {
+    host: String,
+    port: u16,
+    tls: Option<Tls>,
+    connect_timeout: Duration,
+}
+
+impl Connector {
+    pub(super) fn load(route: &Route, roots: &mut NativeRoots) -> Result<Self, UpstreamTlsError> {
+        let upstream = &route.upstream;
+        let tls = upstream.tls.as_ref();
+        Ok(Self {
+            host: upstream.host.clone(),
+            port: upstream.port,
+            tls: tls
+                .map(|tls| Tls::load(tls, &upstream.host, roots))
+                .transpose()?,
+            connect_timeout: route.connect_timeout,
+        })
+    }
+
+    /// A connection; with an owner it is bound to the owner's session before its first byte.
+    pub(super) async fn connect(
+        &self,
+        owner: Option<(&Link, &SessionHandle)>,
+    ) -> Result<(Stream, Socket), Rejection> {
+        let tcp = timeout(self.connect_timeout, self.connect_tcp())
+            .await
+            .map_err(|_| Rejection::UpstreamConnectTimeout)?
+            .map_err(Rejection::UpstreamUnreachable)?;
+        let socket = Socket::new(tcp);
+        if let Some((link, session)) = owner {
+            let cookie = socket.cookie().map_err(Rejection::UpstreamUnreachable)?;
+            link.bind_upstream(cookie, session.id()).await?;
+            socket.serve(session);
+        }
+        let stream = match &self.tls {
+            None => Stream::Plain(socket.clone()),
+            Some(tls) => {
+                let stream = timeout(self.connect_timeout, tls.connect(socket.clone()))
+                    .await
+                    .map_err(|_| Rejection::UpstreamConnectTimeout)?
+                    .map_err(Rejection::UpstreamUnreachable)?;
+                Stream::Tls(Box::new(stream))
+            }
+        };
+        Ok((stream, socket))
+    }
+
+    async fn connect_tcp(&self) -> io::Result<TcpStream> {
+        let tcp = TcpStream::connect((&*self.host, self.port)).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    }
+}
+
+/// Towards an upstream.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Stream {
+    fn inner(self: Pin<&mut Self>) -> Pin<&mut dyn Duplex> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::<&mut Socket>::new(socket),
+            Self::Tls(stream) => Pin::<&mut TlsStream<Socket>>::new(stream),
+        }
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite {}
+
+impl<T: AsyncRead + AsyncWrite> Duplex for T {}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.inner().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.inner().poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.inner().poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_shutdown(cx)
+    }
+}

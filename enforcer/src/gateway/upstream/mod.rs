@@ -1,0 +1,263 @@
+//! Upstreams: connections to them, and requests on those.
+//!
+//! | connection | bound | serves |
+//! | --- | --- | --- |
+//! | shared | no: the gateway checks the session before each write | one request at a time, of any session |
+//! | of a session | yes, before its first byte | that session's requests |
+//! | switched (WebSocket) | yes, before its first byte | one WebSocket |
+
+mod connect;
+mod pool;
+pub(crate) mod tls;
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response, request::Parts};
+use http_body_util::{Either, Empty};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tracing::debug;
+
+use self::{connect::Connector, pool::Pool};
+use crate::{
+    clock::{BootInstant, boot_now},
+    config::{Route, UpstreamPool},
+    gateway::{
+        http::body::{BodyError, Progress, RequestBody},
+        link::Link,
+        rejection::Rejection,
+        sessions::SessionHandle,
+        socket::Socket,
+        stages::Bound,
+        upstream::tls::UpstreamTlsError,
+    },
+};
+
+/// The upstream of a route.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    connector: Connector,
+    response_timeout: Duration,
+    sharing: UpstreamPool,
+    pool: Arc<Pool>,
+}
+
+/// A request on its way out.
+pub(crate) struct Outgoing {
+    pub(crate) head: Parts,
+    pub(crate) body: RequestBody,
+    pub(crate) progress: Arc<Progress>,
+    /// Idempotent and without a body: it may be sent once more.
+    pub(crate) repeatable: bool,
+}
+
+/// A connection that can take a request.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    socket: Socket,
+}
+
+/// A request that got no response.
+struct Failure {
+    rejection: Rejection,
+    /// The request, if nothing of it was sent.
+    unsent: Option<Box<Request<RequestBody>>>,
+    /// The upstream sent nothing.
+    silent: bool,
+}
+
+impl Upstream {
+    /// The upstream of this route. Reads certificates and keys.
+    pub(crate) fn load(
+        route: &Route,
+        roots: &mut tls::NativeRoots,
+    ) -> Result<Self, UpstreamTlsError> {
+        Ok(Self {
+            connector: Connector::load(route, roots)?,
+            response_timeout: route.response_timeout,
+            sharing: route.upstream_pool,
+            pool: Arc::default(),
+        })
+    }
+
+    /// Sends a request and waits for the head of the response.
+    pub(crate) async fn send(
+        &self,
+        link: &Arc<Link>,
+        bound: &Bound,
+        outgoing: Outgoing,
+    ) -> Result<Response<Incoming>, Rejection> {
+        let session = bound.session();
+        let again = outgoing.repeatable.then(|| outgoing.head.clone());
+        let mut request = Request::from_parts(outgoing.head, outgoing.body);
+        let progress = &outgoing.progress;
+        if let Some(connection) = self.pool.take(self.owner(session), boot_now()) {
+            match self.exchange(connection, session, request, progress).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => request = failure.repeat(again)?,
+            }
+        }
+        let connection = self.connect(link, session).await?;
+        self.exchange(connection, session, request, progress)
+            .await
+            .map_err(|failure| failure.rejection)
+    }
+
+    /// Sends a request that asks for another protocol, on a connection of its own.
+    pub(crate) async fn switch(
+        &self,
+        link: &Arc<Link>,
+        bound: &Bound,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Rejection> {
+        let session = bound.session();
+        let (stream, socket) = self.connector.connect(Some((link, session))).await?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| rejection(&error))?;
+        tokio::spawn(driver.with_upgrades());
+        let progress = Progress::new(boot_now());
+        let mut connection = Connection { sender, socket };
+        connection
+            .send(session, request, self.response_timeout, &progress)
+            .await
+            .map_err(|failure| failure.rejection)
+    }
+
+    /// Closes connections that have been idle for long.
+    pub(crate) fn sweep(&self, now: BootInstant) {
+        self.pool.sweep(now);
+    }
+
+    fn owner(&self, session: &SessionHandle) -> pool::Owner {
+        match self.sharing {
+            UpstreamPool::Shared => None,
+            UpstreamPool::Session => Some(session.id()),
+        }
+    }
+
+    async fn connect(
+        &self,
+        link: &Arc<Link>,
+        session: &SessionHandle,
+    ) -> Result<Connection, Rejection> {
+        let owner = (self.sharing == UpstreamPool::Session).then_some(session);
+        let (stream, socket) = self
+            .connector
+            .connect(owner.map(|session| (&**link, session)))
+            .await?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| rejection(&error))?;
+        let owner = owner.cloned();
+        tokio::spawn(async move {
+            let result = match &owner {
+                None => driver.await,
+                Some(session) => tokio::select! {
+                    result = driver => result,
+                    _ = session.ended() => Ok(()),
+                },
+            };
+            if let Err(error) = result {
+                debug!(%error, "an upstream connection broke off");
+            }
+        });
+        Ok(Connection { sender, socket })
+    }
+
+    /// Sends a request on a connection, which goes back to the pool when it is free again.
+    async fn exchange(
+        &self,
+        mut connection: Connection,
+        session: &SessionHandle,
+        request: Request<RequestBody>,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, Failure> {
+        let response = connection
+            .send(session, request, self.response_timeout, progress)
+            .await?;
+        let owner = self.owner(session);
+        let pool = Arc::clone(&self.pool);
+        tokio::spawn(async move {
+            if connection.sender.ready().await.is_ok() {
+                if owner.is_none() {
+                    connection.socket.release();
+                }
+                pool.put(owner, connection, boot_now());
+            }
+        });
+        Ok(response)
+    }
+}
+
+impl Connection {
+    async fn send(
+        &mut self,
+        session: &SessionHandle,
+        request: Request<RequestBody>,
+        response_timeout: Duration,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, Failure> {
+        self.socket.serve(session);
+        let mut response = pin!(self.sender.try_send_request(request));
+        loop {
+            let waited = boot_now().saturating_duration_since(progress.last());
+            let left = response_timeout.saturating_sub(waited);
+            if left.is_zero() {
+                return Err(Failure::new(Rejection::UpstreamTimeout));
+            }
+            tokio::select! {
+                response = &mut response => return response.map_err(|mut error| Failure {
+                    unsent: error.take_message().map(Box::new),
+                    silent: !self.socket.has_received(),
+                    rejection: rejection(error.error()),
+                }),
+                () = tokio::time::sleep(left) => {}
+            }
+        }
+    }
+}
+
+impl Failure {
+    fn new(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            unsent: None,
+            silent: false,
+        }
+    }
+
+    /// The request once more, if a connection that had been idle was closed under it.
+    fn repeat(self, again: Option<Parts>) -> Result<Request<RequestBody>, Rejection> {
+        if !matches!(self.rejection, Rejection::UpstreamClosed) {
+            return Err(self.rejection);
+        }
+        match (self.unsent, again) {
+            (Some(request), _) => Ok(*request),
+            (None, Some(head)) if self.silent => {
+                Ok(Request::from_parts(head, Either::Left(Empty::new())))
+            }
+            _ => Err(self.rejection),
+        }
+    }
+}
+
+/// What an error of the HTTP library means here.
+fn rejection(error: &hyper::Error) -> Rejection {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.is::<BodyError>() {
+            return Rejection::Incomplete;
+        }
+        source = cause.source();
+    }
+    if error.is_parse() {
+        Rejection::UpstreamInvalid(error.to_string())
+    } else {
+        Rejection::UpstreamClosed
+    }
+}

@@ -1,0 +1,95 @@
+//! TLS towards upstreams: roots, names, client certificates. Loaded before the process is sealed.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    config::UpstreamTls,
+    gateway::{
+        socket::Socket,
+        tls::{PemError, read_certificates, read_private_key, read_roots},
+    },
+};
+
+/// Why an upstream's TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamTlsError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("{0} is no name that a certificate can be verified for")]
+    ServerName(String),
+    #[error("certificate {0} and its key do not fit")]
+    ClientCertificate(PathBuf, #[source] rustls::Error),
+    #[error("the system has no root certificates; name a `ca` file")]
+    NoNativeRoots,
+    #[error("TLS")]
+    Tls(#[from] rustls::Error),
+}
+
+/// The system's root certificates, read once.
+#[derive(Debug, Default)]
+pub(crate) struct NativeRoots(Option<Arc<RootCertStore>>);
+
+impl NativeRoots {
+    fn load(&mut self) -> Result<Arc<RootCertStore>, UpstreamTlsError> {
+        if let Some(roots) = &self.0 {
+            return Ok(Arc::clone(roots));
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(UpstreamTlsError::NoNativeRoots);
+        }
+        Ok(Arc::clone(self.0.insert(Arc::new(roots))))
+    }
+}
+
+/// How to speak TLS with one upstream.
+pub(super) struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    pub(super) fn load(
+        config: &UpstreamTls,
+        host: &str,
+        native: &mut NativeRoots,
+    ) -> Result<Self, UpstreamTlsError> {
+        let roots = match &config.ca {
+            Some(path) => Arc::new(read_roots(path)?),
+            None => native.load()?,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let mut client = match &config.client_certificate {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(read_certificates(certificate)?, read_private_key(key)?)
+                .map_err(|error| UpstreamTlsError::ClientCertificate(certificate.clone(), error))?,
+        };
+        client.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let name = config.server_name.as_deref().unwrap_or(host);
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| UpstreamTlsError::ServerName(name.to_owned()))?;
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(client)),
+            name,
+        })
+    }
+
+    pub(super) async fn connect(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
+        self.connector.connect(self.name.clone(), socket).await
+    }
+}
