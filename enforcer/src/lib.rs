@@ -10,10 +10,15 @@
 //! - [`kernel`]: the only door to the kernel;
 //! - [`audit`], [`cli`]: what people read.
 
+pub mod audit;
 pub mod authn;
 pub mod channel;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod gateway;
+pub mod kernel;
+pub mod logging;
 pub mod policy;
 pub mod session;
+pub mod warden;

@@ -1,1 +1,41 @@
-//! The test bed: network namespaces, cgroups and real peers for the end-to-end tests.
+//! The test bed: network namespaces, cgroups and real peers for the end-to-end tests, the
+//! demonstration and the measurements.
+//!
+//! A [`Scene`] is all of it in one: a [`Bed`] (two namespaces joined by a cable, a cgroup, a folder
+//! on bpffs, a folder for files), an [`Upstream`](upstream::Upstream), an
+//! [`Issuer`](issuer::Issuer) of tokens, a [`Config`](config::Config) to change, and on demand the
+//! [`Daemon`](daemon::Daemon), a [`Client`](client::Client) and a [`Capture`](capture::Capture).
+//!
+//! ```text
+//!   namespace client                       namespace daemon
+//!   +--------------------+  veth pair  +---------------------------+
+//!   | Client, curl       |=============| Daemon (in its own cgroup) |
+//!   | Capture (tcpdump)  |             | Upstream, nginx            |
+//!   +--------------------+             +---------------------------+
+//! ```
+//!
+//! The peers are not enforcer's code, and what is promised is measured on the cable: a veth has no
+//! queue, so what leaves the daemon's IP layer is captured within microseconds.
+
+pub mod bed;
+#[cfg(target_arch = "x86_64")]
+pub mod captive;
+pub mod capture;
+pub mod certificates;
+pub mod client;
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod issuer;
+pub mod namespace;
+pub mod nginx;
+pub mod process;
+pub mod scene;
+pub mod streams;
+pub mod upstream;
+pub mod wait;
+pub mod wire;
+
+pub use bed::Bed;
+pub use scene::Scene;
+pub use streams::Streams;

@@ -35,6 +35,9 @@ pub struct Packet {
 pub enum Standing {
     /// The socket has no storage.
     Untracked,
+    /// A listener: the segment belongs to a handshake. A client may send its first payload along
+    /// with the last segment of it.
+    Listener,
     /// Accepted, not bound yet.
     Unbound {
         /// When the handshake finished.
@@ -46,8 +49,8 @@ pub enum Standing {
     Bound {
         /// The socket is the client's leg.
         client: bool,
-        /// The session, or nothing when its entry is gone.
-        session: Option<Session>,
+        /// The session; all zero when its entry is gone.
+        session: Session,
         /// What the kernel has seen of the session.
         activity: Activity,
     },
@@ -170,7 +173,7 @@ pub fn verdict(
     }
     match standing {
         Standing::Untracked if packet.payload => Verdict::refuse(Reason::Untracked, mode),
-        Standing::Untracked | Standing::Pooled => Verdict::PASS,
+        Standing::Untracked | Standing::Listener | Standing::Pooled => Verdict::PASS,
         Standing::Unbound { opened_at_ns } => {
             if now_ns >= opened_at_ns.saturating_add(pre_authentication_timeout_ns) {
                 Verdict::refuse(Reason::PreAuthentication, mode)
@@ -178,12 +181,9 @@ pub fn verdict(
                 Verdict::PASS
             }
         }
-        Standing::Bound { session: None, .. } => {
-            Verdict::refuse(Reason::UnknownSession, Mode::Enforce.code())
-        }
         Standing::Bound {
             client,
-            session: Some(session),
+            session,
             activity,
         } => judge_session(now_ns, packet, client, &session, &activity),
     }
@@ -197,8 +197,12 @@ fn judge_session(
     session: &Session,
     activity: &Activity,
 ) -> Verdict {
-    if session.state != SessionState::Active.code() {
-        return Verdict::refuse(Reason::Revoked, Mode::Enforce.code());
+    match SessionState::from_code(session.state) {
+        Some(SessionState::Active) => {}
+        Some(SessionState::Revoked) => {
+            return Verdict::refuse(Reason::Revoked, Mode::Enforce.code());
+        }
+        None => return Verdict::refuse(Reason::UnknownSession, Mode::Enforce.code()),
     }
     let limit = session_limit(session, activity);
     let latched = activity.expired_at_ns != 0;

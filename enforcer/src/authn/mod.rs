@@ -1,92 +1,103 @@
-//! Authentication: tokens and keys -> [`Credential`](crate::session::Credential).
-// TEMPORARY stand-in, replaced at merge.
+//! Authentication: tokens and keys -> [`Credential`].
+//!
+//! A token (RFC 7519, signed as in RFC 7515) passes these gates, and each has its own error:
+//!
+//! ```text
+//! length -> shape -> issuer -> algorithm -> key -> signature -> claims -> time
+//!                                                                  |       ^
+//!                                                                  +-cache-+
+//! ```
+//!
+//! The issuer alone decides which algorithms and which keys may have signed: both come from the
+//! configuration, and the header of a token only chooses among them. What the signature covers
+//! is remembered by the token's digest; what depends on the time is checked on every call.
 
-use std::sync::Arc;
+mod cache;
+mod claims;
+mod error;
+mod keys;
+mod token;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use std::{collections::HashMap, sync::Arc};
+
+pub use error::{Excerpt, TokenError};
+pub use keys::{KeyError, KeyFault, KeySet};
 
 use crate::{
     clock::WallInstant,
-    config::{Identity, KeySource},
-    session::{Credential, Principal, SessionKey},
+    config::{Identity, JwtIssuer},
+    session::Credential,
 };
+use cache::VerifiedTokens;
+use claims::VerifiedToken;
+use token::Token;
 
-/// Stand-in.
-#[derive(Debug, thiserror::Error)]
-#[error("key error")]
-pub struct KeyError;
+/// Longest token, in bytes.
+pub const LONGEST_TOKEN: usize = 16 * 1024;
 
-/// Stand-in.
-#[derive(Debug, thiserror::Error)]
-#[error("the token is not valid")]
-pub struct TokenError;
-
-impl TokenError {
-    /// Stand-in.
-    pub fn code(&self) -> &'static str {
-        "invalid_token"
-    }
-}
-
-/// Stand-in.
+/// Validates tokens against the issuers of a configuration.
+#[derive(Debug)]
 pub struct Authenticator {
-    keys: Vec<(String, DecodingKey)>,
+    issuers: HashMap<String, Issuer>,
+    verified: VerifiedTokens,
 }
 
-#[derive(serde::Deserialize)]
-struct Claims {
-    iss: String,
-    sub: String,
-    exp: i64,
-    sid: Option<String>,
-    jti: Option<String>,
-    azp: Option<String>,
+#[derive(Debug)]
+struct Issuer {
+    rules: JwtIssuer,
+    keys: KeySet,
 }
 
 impl Authenticator {
-    /// Stand-in.
+    /// Reads the keys of every issuer.
+    ///
+    /// # Errors
+    /// The first source of keys that cannot be read or has no key for its issuer's algorithms.
     pub fn load(identity: &Identity) -> Result<Self, KeyError> {
-        let mut keys = Vec::new();
-        for jwt in &identity.jwt {
-            if let KeySource::SecretFile(path) = &jwt.keys {
-                let secret = std::fs::read(path).map_err(|_| KeyError)?;
-                keys.push((jwt.issuer.clone(), DecodingKey::from_secret(&secret)));
-            }
-        }
-        Ok(Self { keys })
+        let load = |rules: &JwtIssuer| {
+            let issuer = Issuer {
+                keys: KeySet::load(rules)?,
+                rules: rules.clone(),
+            };
+            Ok((rules.issuer.clone(), issuer))
+        };
+        Ok(Self {
+            issuers: identity.jwt.iter().map(load).collect::<Result<_, _>>()?,
+            verified: VerifiedTokens::new(),
+        })
     }
 
-    /// Stand-in.
+    /// Who a bearer token speaks for at `now`.
+    ///
+    /// # Errors
+    /// Why the token is not accepted; always the client's fault.
     pub fn validate(&self, token: &str, now: WallInstant) -> Result<Arc<Credential>, TokenError> {
-        for (issuer, key) in &self.keys {
-            let mut validation = Validation::new(Algorithm::HS256);
-            validation.validate_aud = false;
-            validation.validate_exp = false;
-            let Ok(data) = jsonwebtoken::decode::<Claims>(token, key, &validation) else {
-                continue;
-            };
-            let claims = data.claims;
-            if &claims.iss != issuer || WallInstant::from_unix_seconds(claims.exp) <= now {
-                return Err(TokenError);
-            }
-            let principal = Principal {
-                issuer: claims.iss,
-                subject: claims.sub,
-            };
-            let key = match (&claims.sid, &claims.jti) {
-                (Some(sid), _) => SessionKey::from_sid(&principal, sid),
-                (None, Some(jti)) => SessionKey::from_token_id(&principal, jti),
-                (None, None) => SessionKey::from_token(token.as_bytes()),
-            };
-            return Ok(Arc::new(Credential {
-                principal,
-                key,
-                names_session: claims.sid.is_some(),
-                authorized_party: claims.azp,
-                authenticated_at: None,
-                expires_at: WallInstant::from_unix_seconds(claims.exp),
-            }));
+        if token.len() > LONGEST_TOKEN {
+            return Err(TokenError::TooLong {
+                length: token.len(),
+            });
         }
-        Err(TokenError)
+        let verified = self.verified.get_or_verify(token, || self.verify(token))?;
+        verified.check_time(now)?;
+        Ok(Arc::clone(&verified.credential))
+    }
+
+    /// Everything about a token that does not depend on the time.
+    fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+        let token = Token::parse(token)?;
+        let name = token.claims.iss.as_deref();
+        let name = name.ok_or(TokenError::ClaimMissing { claim: "iss" })?;
+        let issuer = self
+            .issuers
+            .get(name)
+            .ok_or_else(|| TokenError::IssuerUnknown {
+                issuer: Excerpt::new(name),
+            })?;
+        let algorithm = token.algorithm(&issuer.rules.algorithms)?;
+        issuer.keys.verify(&token, algorithm)?;
+        VerifiedToken::new(token, &issuer.rules)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,30 @@
 //! Paths are absolute (relative ones are resolved against the folder of the file), durations are
 //! durations, names that refer to something refer to something that exists.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+mod daemon;
+mod draft;
+mod duration;
+mod error;
+mod files;
+mod identity;
+mod listeners;
+mod load;
+mod location;
+mod policies;
+mod raw;
+mod routes;
+mod shape;
+mod upstream;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub(crate) use error::reading_help;
+pub use error::{ConfigError, Problem};
 
 use crate::policy::Limits;
 
@@ -108,15 +131,33 @@ pub enum KeySource {
     SecretFile(PathBuf),
 }
 
+impl KeySource {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::JwksFile(path) | Self::PublicKeyFile(path) | Self::SecretFile(path) => path,
+        }
+    }
+
+    /// The key that names the file in the configuration.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::JwksFile(_) => "jwks_file",
+            Self::PublicKeyFile(_) => "public_key_file",
+            Self::SecretFile(_) => "secret_file",
+        }
+    }
+}
+
 /// From a listener to an upstream, under a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Name of the listener.
     pub listener: String,
-    /// Exact host, lower case, without port; `None` for any.
+    /// Exact host, lower case, without port, an IPv6 address in brackets; `None` for any.
     pub host: Option<String>,
-    /// Path prefix that ends at a segment border (`/admin` covers `/admin` and `/admin/x`);
-    /// `/` for all.
+    /// Path prefix that ends at a segment border (`/admin` covers `/admin` and `/admin/x`), in
+    /// characters that need no percent-encoding, without a final slash; `/` for all.
     pub path: String,
     /// Where requests go.
     pub upstream: Upstream,
@@ -144,7 +185,7 @@ pub struct Upstream {
 }
 
 /// TLS towards an upstream (`upstream_tls = { ca, certificate, private_key, server_name }`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamTls {
     /// PEM roots; without it the system's.
     pub ca: Option<PathBuf>,
@@ -163,15 +204,5 @@ pub enum UpstreamPool {
     Session,
 }
 
-// TEMPORARY stand-in, replaced at merge.
-/// Stand-in.
-#[derive(Debug, thiserror::Error)]
-#[error("config error")]
-pub struct ConfigError;
-
-impl Config {
-    /// Stand-in.
-    pub fn parse(_text: &str, _path: &std::path::Path) -> Result<Self, ConfigError> {
-        Err(ConfigError)
-    }
-}
+#[cfg(test)]
+mod tests;

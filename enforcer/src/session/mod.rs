@@ -1,5 +1,7 @@
-//! A session: one authenticated principal's right to use the service.
+//! A session: one authenticated principal's right to use the service. Pure.
 
 mod identity;
+mod machine;
 
 pub use identity::{Credential, EndReason, Principal, SessionId, SessionKey};
+pub use machine::{KeyUse, Limit, Phase, Refused, Session, Step};

@@ -1,0 +1,350 @@
+//! The command line: what it takes, and how it ends.
+//!
+//! Exit status: 0 for success, 1 for failure, 64 (`EX_USAGE`) for a command line or configuration
+//! that has to be mended. Errors go to standard error, one line first, the cause after it.
+
+pub mod audit;
+pub mod maps;
+pub mod sessions;
+pub mod status;
+pub mod unload;
+
+mod check;
+mod client;
+mod output;
+mod pins;
+mod since;
+mod target;
+mod text;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use pins::{map_statuses, program_statuses};
+pub use since::{InvalidSince, Since};
+pub use target::{AdminTarget, ConfigTarget, admin_socket};
+
+use crate::{
+    audit::{Event, Filter, Follow, LOG_NAME},
+    clock::{self, Now},
+    config::ConfigError,
+    gateway,
+    session::SessionId,
+    warden::{self, admin::Selector},
+};
+
+/// The command line or the configuration has to be mended (`EX_USAGE` of `sysexits.h`).
+const EXIT_USAGE: u8 = 64;
+
+/// Ends sessions in the kernel, at the deadline.
+#[derive(Debug, Parser)]
+#[command(name = "enforcer", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon.
+    ///
+    /// Needs root. SIGTERM stops serving but keeps the limits in force: `enforcer unload` removes
+    /// them.
+    Run(RunArgs),
+    /// Check a configuration and the files it refers to.
+    ///
+    /// Exits with 0, or with 64 after the file, the line and what to write instead.
+    Check(CheckArgs),
+    /// Show whether enforcement is on, and which part is missing if not.
+    ///
+    /// Exits with 1 if enforcement is not on.
+    Status(StatusArgs),
+    /// List the live sessions; show or revoke them.
+    Sessions(SessionsArgs),
+    /// Show the pinned maps, decoded. Works when the daemon is dead.
+    Maps(MapsArgs),
+    /// Read the audit log.
+    Audit(AuditArgs),
+    /// Stop the daemon and remove its programs, maps and limits from the kernel.
+    ///
+    /// All sessions are ended first, with their connections.
+    Unload(UnloadArgs),
+    /// The process that talks to networks. Started by the daemon only.
+    #[command(hide = true)]
+    Gateway,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `sessions`.
+#[derive(Debug, Args)]
+pub struct SessionsArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do instead of listing them.
+    #[command(subcommand)]
+    pub command: Option<SessionsCommand>,
+}
+
+/// The subcommands of `sessions`.
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// Show a session and its connections.
+    Show {
+        /// The session: 16 hexadecimal digits.
+        id: SessionId,
+    },
+    /// End sessions now, and cut their connections.
+    ///
+    /// Their tokens are refused from then on.
+    Revoke(RevokeArgs),
+}
+
+/// Arguments of `sessions revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// Which sessions.
+    #[command(flatten)]
+    pub which: RevokeSelection,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// The sessions to revoke: exactly one of the fields is set.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct RevokeSelection {
+    /// The session: 16 hexadecimal digits.
+    pub id: Option<SessionId>,
+    /// Every session of this subject.
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// Every session.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Arguments of `maps`.
+#[derive(Debug, Args)]
+pub struct MapsArgs {
+    /// Where the pins are.
+    #[command(flatten)]
+    pub target: ConfigTarget,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+    /// From here on: an instant (2026-01-31T12:00:00Z), or a duration back from now (15m).
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Since>,
+    /// Only records of this subject.
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// Only records of this event.
+    #[arg(long)]
+    pub event: Option<Event>,
+    /// Go on with new records as they come.
+    #[arg(long)]
+    pub follow: bool,
+    /// Print the records as they are, one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `unload`.
+#[derive(Debug, Args)]
+pub struct UnloadArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+}
+
+/// Reads the command line of the process, does what it says, and reports how that went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return answer_usage(&error),
+    };
+    dispatch(cli.command).unwrap_or_else(|error| {
+        report(&error);
+        exit_code(&error)
+    })
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => warden::run(&args.config).map(|()| ExitCode::SUCCESS),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => {
+            let daemon = args.target.config.daemon()?;
+            status::run(&args.target.socket()?, args.json, || pins::inspect(&daemon))
+        }
+        Command::Sessions(args) => run_sessions(args),
+        Command::Maps(args) => {
+            maps::run(&pins::read_maps(&args.target.daemon()?)?, Now::read(), args.json)
+        }
+        Command::Audit(args) => run_audit(args),
+        Command::Unload(args) => {
+            let daemon = args.target.config.daemon()?;
+            unload::run(&args.target.socket()?, || pins::remove(&daemon))
+        }
+        Command::Gateway => gateway::run().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn run_sessions(args: SessionsArgs) -> Result<ExitCode> {
+    let socket = args.target.socket()?;
+    match args.command {
+        None => sessions::list(&socket, args.json),
+        Some(SessionsCommand::Show { id }) => sessions::show(&socket, id, args.json),
+        Some(SessionsCommand::Revoke(RevokeArgs { which, reason })) => {
+            let selector = match (which.id, which.subject) {
+                (Some(id), _) => Selector::Id(id),
+                (None, Some(subject)) => Selector::Subject(subject),
+                (None, None) => Selector::All,
+            };
+            sessions::revoke(&socket, selector, reason, args.json)
+        }
+    }
+}
+
+fn run_audit(args: AuditArgs) -> Result<ExitCode> {
+    let filter = Filter {
+        since: args.since.map(|since| since.instant(clock::wall_now())),
+        subject: args.subject,
+        event: args.event,
+    };
+    let follow = if args.follow { Follow::Yes } else { Follow::No };
+    let log = args.target.config.daemon()?.state_dir.join(LOG_NAME);
+    audit::run(&args.target.socket()?, Some(&log), filter, follow, args.json)
+}
+
+/// Prints what clap has to say: help and version as asked for, or what is wrong.
+fn answer_usage(error: &clap::Error) -> ExitCode {
+    // Nothing is left to say if the terminal is gone.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::from(EXIT_USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Prints an error and its causes. One of a configuration starts with file and line as it is,
+/// where editors look for them.
+fn report(error: &anyhow::Error) {
+    let label = if is_to_mend(error) { "" } else { "error: " };
+    eprintln!("{label}{error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("cause: {cause}");
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if is_to_mend(error) {
+        ExitCode::from(EXIT_USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn is_to_mend(error: &anyhow::Error) -> bool {
+    error.is::<ConfigError>()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_command_lines_are_understood() {
+        for line in [
+            "enforcer run --config f.toml",
+            "enforcer check --config f.toml",
+            "enforcer status --json --socket /run/x.sock",
+            "enforcer sessions",
+            "enforcer sessions --json --config f.toml",
+            "enforcer sessions show 0000000000000abc --json",
+            "enforcer sessions revoke 0000000000000abc --reason stolen",
+            "enforcer sessions revoke --subject alice --socket /run/x.sock",
+            "enforcer sessions revoke --all",
+            "enforcer maps --json",
+            "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
+            "enforcer audit --since 2026-01-31T12:00:00Z --config f.toml",
+            "enforcer unload",
+            "enforcer gateway",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
+        }
+    }
+
+    #[test]
+    fn ambiguous_or_incomplete_command_lines_are_refused() {
+        for line in [
+            "enforcer",
+            "enforcer run",
+            "enforcer check f.toml",
+            "enforcer sessions show",
+            "enforcer sessions show abc",
+            "enforcer sessions revoke",
+            "enforcer sessions revoke 0000000000000abc --all",
+            "enforcer sessions revoke --subject alice --all",
+            "enforcer audit --since yesterday",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert!(error.use_stderr(), "{line}");
+        }
+    }
+}

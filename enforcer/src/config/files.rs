@@ -1,0 +1,130 @@
+//! The files that a configuration refers to: there, readable, and of use.
+
+use std::path::{Path, PathBuf};
+
+use rustls::{
+    RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+
+use super::{
+    JwtIssuer,
+    error::{Problem, reading_help},
+};
+use crate::authn::KeySet;
+
+/// A file that the configuration refers to.
+#[derive(Debug)]
+pub(super) struct FileReference {
+    /// The line of the reference.
+    pub(super) line: usize,
+    /// Absolute.
+    pub(super) path: PathBuf,
+    /// What the file must hold.
+    pub(super) content: Content,
+}
+
+/// What a file must hold.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// A PEM chain.
+    Certificates,
+    /// The PEM key of the chain in another file.
+    PrivateKeyOf(PathBuf),
+    /// PEM certificates of authorities.
+    Roots,
+    /// The keys of a token issuer.
+    Keys(Box<JwtIssuer>),
+}
+
+/// What is wrong with a file and what to do about it.
+struct Fault {
+    what: String,
+    help: String,
+}
+
+impl Fault {
+    fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            help: help.into(),
+        }
+    }
+}
+
+/// What is wrong with the file, if anything.
+pub(super) fn check(reference: &FileReference) -> Option<Problem> {
+    let path = &reference.path;
+    let checked = match &reference.content {
+        Content::Certificates => certificates(path).map(drop),
+        Content::PrivateKeyOf(certificate) => private_key(path, certificate),
+        Content::Roots => roots(path),
+        Content::Keys(issuer) => KeySet::load(issuer)
+            .map(drop)
+            .map_err(|error| Fault::new(error.fault.to_string(), error.help())),
+    };
+    let fault = checked.err()?;
+    Some(Problem {
+        line: reference.line,
+        what: format!("`{}` {}", path.display(), fault.what),
+        help: fault.help,
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    std::fs::read(path)
+        .map_err(|error| Fault::new(format!("cannot be read: {error}"), reading_help(&error)))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
+    let pem = read(path)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => Err(Fault::new(
+            "holds no PEM certificate",
+            "put certificates between `-----BEGIN CERTIFICATE-----` and `-----END CERTIFICATE-----`",
+        )),
+    }
+}
+
+fn private_key(path: &Path, certificate: &Path) -> Result<(), Fault> {
+    let pem = read(path)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+        Fault::new(
+            "holds no PEM private key",
+            "put the key in PEM, unencrypted, as PKCS#8, PKCS#1 or SEC1",
+        )
+    })?;
+    // A fault of the certificate is reported where the certificate is referred to.
+    let Ok(chain) = certificates(certificate) else {
+        return Ok(());
+    };
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
+        .map(drop)
+        .map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => Fault::new(
+                format!("is not the key of `{}`", certificate.display()),
+                "write the key that the certificate was made for",
+            ),
+            error => Fault::new(
+                format!("cannot be used with its certificate: {error}"),
+                "write an RSA, ECDSA or Ed25519 key and its certificate",
+            ),
+        })
+}
+
+fn roots(path: &Path) -> Result<(), Fault> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| {
+            Fault::new(
+                format!("holds a certificate that cannot be a root: {error}"),
+                "put certificates of authorities there",
+            )
+        })?;
+    }
+    Ok(())
+}

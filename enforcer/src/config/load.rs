@@ -1,0 +1,112 @@
+//! From the file to [`Config`].
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Config, ConfigError, Problem, daemon,
+    draft::Draft,
+    files::{self, FileReference},
+    identity, listeners,
+    location::Lines,
+    policies,
+    routes::{self, Names},
+    shape,
+};
+
+impl Config {
+    /// Reads the text of the file at `path`. Nothing is opened: `path` serves messages, and its
+    /// folder is where relative paths start.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with every problem that can be told apart from the others.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        Ok(parse(text, path)?.0)
+    }
+
+    /// Like [`Config::parse`], and looks into each file that the configuration refers to:
+    /// certificates, private keys, roots and the issuers' keys.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] also for a file that is missing, unreadable or of no use.
+    pub fn parse_with_files(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let (config, files) = parse(text, path)?;
+        let problems: Vec<_> = files.iter().filter_map(files::check).collect();
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(invalid(path, problems))
+        }
+    }
+
+    /// Reads the file at `path` as [`Config::parse`] does.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`], or those of [`Config::parse`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&read(path)?, path)
+    }
+
+    /// Reads the file at `path` as [`Config::parse_with_files`] does.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`], or those of [`Config::parse_with_files`].
+    pub fn load_with_files(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse_with_files(&read(path)?, path)
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
+    problems.sort_by_key(|problem| problem.line);
+    ConfigError::Invalid {
+        path: path.to_owned(),
+        problems,
+    }
+}
+
+fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), ConfigError> {
+    let lines = Lines::new(text);
+    let raw = shape::read(text, &lines).map_err(|problem| invalid(path, vec![problem]))?;
+    let folder = folder(path);
+    let mut draft = Draft::new(lines, &folder);
+
+    let listener_names: Vec<_> = raw.listeners.keys().cloned().collect();
+    let policy_names: Vec<_> = raw.policies.keys().cloned().collect();
+    let names = Names {
+        listeners: listener_names
+            .iter()
+            .map(|name| (name.get_ref().as_str(), name))
+            .collect(),
+        policies: policy_names
+            .iter()
+            .map(|name| name.get_ref().as_str())
+            .collect(),
+    };
+    let daemon = daemon::convert(&mut draft, raw.daemon);
+    let listeners = listeners::convert(&mut draft, raw.listeners);
+    let identity = identity::convert(&mut draft, raw.identity);
+    let policies = policies::convert(&mut draft, raw.policies);
+    let routes = routes::convert(&mut draft, raw.routes, &names);
+
+    let files = draft.finish().map_err(|problems| invalid(path, problems))?;
+    let config = Config {
+        daemon,
+        listeners,
+        identity,
+        policies,
+        routes,
+    };
+    Ok((config, files))
+}
+
+/// The absolute folder of the file at `path`.
+fn folder(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.parent().map_or_else(PathBuf::new, Path::to_owned)
+}

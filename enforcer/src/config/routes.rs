@@ -1,0 +1,262 @@
+//! `[[routes]]`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use rustls::pki_types::ServerName;
+use toml::Spanned;
+
+use super::{
+    Route, Upstream, UpstreamPool, UpstreamTls,
+    draft::Draft,
+    duration::Zero,
+    files::Content,
+    raw::{RawRoute, RawUpstreamTls},
+    upstream,
+};
+
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The names that routes may refer to, each with the line of its section.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    pub(super) listeners: BTreeMap<&'a str, &'a Spanned<String>>,
+    pub(super) policies: BTreeSet<&'a str>,
+}
+
+pub(super) fn convert(
+    draft: &mut Draft<'_>,
+    raw: Vec<Spanned<RawRoute>>,
+    names: &Names<'_>,
+) -> Vec<Route> {
+    if raw.is_empty() {
+        draft.report_file(
+            "there is no route",
+            "add a section `[[routes]]` with `listener`, `upstream` and `policy`",
+        );
+    } else {
+        report_unused_listeners(draft, &raw, names);
+    }
+    let listeners = names.listeners.keys().copied().collect();
+    let mut lines = BTreeMap::new();
+    let mut routes = Vec::new();
+    for raw in raw {
+        let Some(route) = convert_route(draft, raw.get_ref(), &listeners, &names.policies) else {
+            continue;
+        };
+        let what = (
+            route.listener.clone(),
+            route.host.clone(),
+            route.path.clone(),
+        );
+        if let Some(first) = lines.insert(what, draft.line(&raw)) {
+            draft.report(
+                &raw,
+                format!(
+                    "the route collides with the one on line {first}: same listener, host and path"
+                ),
+                "remove one of the two, or give them different hosts or paths",
+            );
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], names: &Names<'_>) {
+    let used: BTreeSet<_> = raw
+        .iter()
+        .map(|route| route.get_ref().listener.get_ref().as_str())
+        .collect();
+    for (name, at) in &names.listeners {
+        if !used.contains(name) {
+            draft.report(
+                at,
+                format!("no route starts at the listener `{name}`"),
+                format!("add a section `[[routes]]` with `listener = \"{name}\"`, or remove it"),
+            );
+        }
+    }
+}
+
+fn convert_route(
+    draft: &mut Draft<'_>,
+    raw: &RawRoute,
+    listeners: &BTreeSet<&str>,
+    policies: &BTreeSet<&str>,
+) -> Option<Route> {
+    let listener = draft.reference("listener", &raw.listener, listeners);
+    let policy = draft.reference("policy", &raw.policy, policies);
+    let host = raw.host.as_ref().map(|value| host(draft, value));
+    let path = match &raw.path {
+        Some(value) => path(draft, value),
+        None => Some("/".to_owned()),
+    };
+    let upstream = convert_upstream(draft, &raw.upstream, raw.upstream_tls.as_ref());
+    let pools = [
+        ("shared", UpstreamPool::Shared),
+        ("session", UpstreamPool::Session),
+    ];
+    let upstream_pool = draft.word("upstream_pool", raw.upstream_pool.as_ref(), pools);
+    let connect_timeout = draft.duration_or(
+        "connect_timeout",
+        raw.connect_timeout.as_ref(),
+        Zero::Refused,
+        DEFAULT_CONNECT_TIMEOUT,
+    );
+    let response_timeout = draft.duration_or(
+        "response_timeout",
+        raw.response_timeout.as_ref(),
+        Zero::Refused,
+        DEFAULT_RESPONSE_TIMEOUT,
+    );
+    Some(Route {
+        listener: listener?,
+        host: match host {
+            Some(host) => Some(host?),
+            None => None,
+        },
+        path: path?,
+        upstream: upstream?,
+        policy: policy?,
+        forward_token: raw.forward_token,
+        upstream_pool,
+        connect_timeout,
+        response_timeout,
+    })
+}
+
+/// A host as it stands in a request, without port: a name in lower case without a final dot, an
+/// IPv4 address, or an IPv6 address in brackets.
+fn host(draft: &mut Draft<'_>, value: &Spanned<String>) -> Option<String> {
+    let text = value.get_ref();
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .filter(|inner| inner.contains(':'))
+        .unwrap_or(text);
+    match ServerName::try_from(bare.strip_suffix('.').unwrap_or(bare)) {
+        Ok(ServerName::DnsName(name)) => Some(name.as_ref().to_ascii_lowercase()),
+        Ok(ServerName::IpAddress(address)) => Some(match address.into() {
+            std::net::IpAddr::V4(address) => address.to_string(),
+            std::net::IpAddr::V6(address) => format!("[{address}]"),
+        }),
+        _ => {
+            draft.report(
+                value,
+                format!("`{}` is not a host", text.escape_debug()),
+                "write a name or an address without scheme, port and wildcard, such as \
+                 \"api.example.com\"; without `host` the route takes every host",
+            );
+            None
+        }
+    }
+}
+
+/// A path prefix without a final slash.
+fn path(draft: &mut Draft<'_>, value: &Spanned<String>) -> Option<String> {
+    let text = value.get_ref().as_str();
+    let fault = path_fault(text);
+    if let Some((what, help)) = fault {
+        let what = format!("the path `{}` {what}", text.escape_debug());
+        draft.report(value, what, help);
+        return None;
+    }
+    let trimmed = text.trim_end_matches('/');
+    Some(if trimmed.is_empty() { "/" } else { trimmed }.to_owned())
+}
+
+fn path_fault(path: &str) -> Option<(&'static str, String)> {
+    if !path.starts_with('/') {
+        return Some(("does not start with `/`", format!("write `/{path}`")));
+    }
+    if let Some(end) = path.find(['?', '#']) {
+        return Some((
+            "has a query or a fragment, which routes don't look at",
+            format!("write `{}`", &path[..end]),
+        ));
+    }
+    if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        return Some((
+            "has a segment `.` or `..`, which no request has once it is normalized",
+            "write the path that they lead to".to_owned(),
+        ));
+    }
+    if path.contains("//") {
+        return Some(("has an empty segment", "write single slashes".to_owned()));
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&b);
+    if !path.bytes().all(plain) {
+        return Some((
+            "has characters that don't stand for themselves in a URL",
+            "write a prefix of letters, digits and -._~!$&'()*+,;=:@".to_owned(),
+        ));
+    }
+    None
+}
+
+fn convert_upstream(
+    draft: &mut Draft<'_>,
+    url: &Spanned<String>,
+    tls: Option<&Spanned<RawUpstreamTls>>,
+) -> Option<Upstream> {
+    let settings = tls.map(|tls| convert_upstream_tls(draft, tls));
+    let address = upstream::parse(url.get_ref())
+        .map_err(|bad| draft.report(url, bad.what, bad.help))
+        .ok()?;
+    if let Some(tls) = tls.filter(|_| !address.tls) {
+        draft.report(
+            tls,
+            "`upstream_tls` has no effect on an `http://` upstream",
+            "remove it, or write `https://` in `upstream`",
+        );
+    }
+    Some(Upstream {
+        host: address.host,
+        port: address.port,
+        tls: address.tls.then(|| settings.unwrap_or_default()),
+    })
+}
+
+fn convert_upstream_tls(draft: &mut Draft<'_>, raw: &Spanned<RawUpstreamTls>) -> UpstreamTls {
+    let RawUpstreamTls {
+        ca,
+        certificate,
+        private_key,
+        server_name,
+    } = raw.get_ref();
+    let ca = ca.as_ref().map(|path| draft.file(path, Content::Roots));
+    let client_certificate = match (certificate, private_key) {
+        (Some(certificate), Some(private_key)) => {
+            let certificate = draft.file(certificate, Content::Certificates);
+            let content = Content::PrivateKeyOf(certificate.clone());
+            Some((certificate, draft.file(private_key, content)))
+        }
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            draft.report(
+                raw,
+                "`certificate` and `private_key` go together",
+                "write both, or neither",
+            );
+            None
+        }
+    };
+    if let Some(name) = server_name
+        && ServerName::try_from(name.get_ref().as_str()).is_err()
+    {
+        draft.report(
+            name,
+            format!("`{}` is not a server name", name.get_ref().escape_debug()),
+            "write a name or an address from the upstream's certificate",
+        );
+    }
+    UpstreamTls {
+        ca,
+        client_certificate,
+        server_name: server_name.as_ref().map(|name| name.get_ref().clone()),
+    }
+}

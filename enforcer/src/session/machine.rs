@@ -1,0 +1,456 @@
+//! The life of a session: pure, `now` is an argument.
+//!
+//! ```text
+//!            open                 limit - warn_before   limit - farewell      limit
+//!   credential --> Alive ----------------> Warned ----------------> Leaving --------> over
+//!                   ^  ^                      |                        |
+//!                   |  +------ touch, renew --+------------------------+
+//!                   +-- join: stricter limits, never a later end
+//! ```
+//!
+//! The limit is the earlier of the deadline and the idle limit. Nothing leaves `over`: the caller
+//! forgets the machine and remembers its keys as ended.
+
+use std::time::Duration;
+
+use crate::{
+    clock::{BootInstant, Now, WallInstant},
+    policy::{ActivityKind, Limits},
+};
+
+use super::{Credential, EndReason, Principal, SessionId, SessionKey};
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing to say.
+    Alive,
+    /// Announced as expiring.
+    Warned,
+    /// The farewell has been said.
+    Leaving,
+}
+
+/// When a session ends, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// When.
+    pub at: BootInstant,
+    /// Why.
+    pub reason: EndReason,
+}
+
+/// What is to be done with a session now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing before this instant.
+    Wait(BootInstant),
+    /// Announce that it is expiring.
+    Warn(Limit),
+    /// Say farewell.
+    Farewell(Limit),
+    /// It is over.
+    End(Limit),
+}
+
+/// A change was refused; the session is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Under the limits the session would be over already.
+    #[error("the session is older than the limits allow")]
+    TooOld,
+    /// The credential has expired.
+    #[error("the credential has expired")]
+    Expired,
+    /// The credential does not belong to the session.
+    #[error("the credential belongs to another session")]
+    Stranger,
+}
+
+/// A key that leads to the session, and how long its ending must be remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyUse {
+    /// The key.
+    pub key: SessionKey,
+    /// Latest `exp` of a credential with it.
+    pub until: WallInstant,
+}
+
+/// A live session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The id.
+    pub id: SessionId,
+    /// Who.
+    pub principal: Principal,
+    /// The client that the tokens were issued to.
+    pub authorized_party: Option<String>,
+    /// Only credentials with the same `sid` renew it.
+    pub names_session: bool,
+    /// All keys that lead here.
+    pub keys: Vec<KeyUse>,
+    /// When it started.
+    pub started_at: WallInstant,
+    /// Latest `exp` of its credentials.
+    pub token_expires_at: WallInstant,
+    /// The strictest of the policies' limits.
+    pub limits: Limits,
+    /// The policies that apply.
+    pub policies: Vec<String>,
+    deadline: Limit,
+    last_activity: BootInstant,
+    phase: Phase,
+}
+
+impl Session {
+    /// Opens a session under a policy.
+    pub fn open(
+        id: SessionId,
+        credential: &Credential,
+        policy: &str,
+        limits: &Limits,
+        now: Now,
+    ) -> Result<Self, Refused> {
+        let started_at = credential.authenticated_at.map_or(now.wall, |at| at.min(now.wall));
+        let deadline = deadline(started_at, credential.expires_at, limits, now);
+        if credential.expires_at <= now.wall {
+            return Err(Refused::Expired);
+        }
+        if deadline.at <= now.boot {
+            return Err(Refused::TooOld);
+        }
+        Ok(Self {
+            id,
+            principal: credential.principal.clone(),
+            authorized_party: credential.authorized_party.clone(),
+            names_session: credential.names_session,
+            keys: vec![KeyUse { key: credential.key, until: credential.expires_at }],
+            started_at,
+            token_expires_at: credential.expires_at,
+            limits: limits.clone(),
+            policies: vec![policy.to_owned()],
+            deadline,
+            last_activity: now.boot,
+            phase: Phase::Alive,
+        })
+    }
+
+    /// Takes a session up again after a restart, with the deadline and activity that were in
+    /// force.
+    pub fn restore(mut self, deadline: BootInstant, last_activity: BootInstant) -> Self {
+        self.deadline.at = self.deadline.at.min(deadline);
+        self.last_activity = last_activity;
+        self
+    }
+
+    /// The end of the session whatever it does.
+    pub fn deadline(&self) -> Limit {
+        self.deadline
+    }
+
+    /// The last activity that the warden knows of.
+    pub fn last_activity(&self) -> BootInstant {
+        self.last_activity
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// When it ends as things stand. `payload` is the client's last payload as the kernel saw it;
+    /// it counts if the limits say so.
+    pub fn limit(&self, payload: Option<BootInstant>) -> Limit {
+        let Some(at) = self.idle_at(payload) else { return self.deadline };
+        let idle = Limit { at, reason: EndReason::Idle };
+        if idle.at < self.deadline.at { idle } else { self.deadline }
+    }
+
+    /// When it ends if nothing more is heard of the client; `None` without an idle timeout.
+    pub fn idle_at(&self, payload: Option<BootInstant>) -> Option<BootInstant> {
+        let idle_timeout = self.limits.idle_timeout?;
+        let mut base = self.last_activity;
+        if self.limits.activity == ActivityKind::Payload {
+            base = base.max(payload.unwrap_or(base));
+        }
+        Some(base.saturating_add(idle_timeout))
+    }
+
+    /// What is to be done now; moves the phase accordingly.
+    pub fn advance(&mut self, now: BootInstant, payload: Option<BootInstant>) -> Step {
+        let limit = self.limit(payload);
+        let farewell_at = limit.at.saturating_sub(self.lead(limit, self.limits.farewell));
+        let warn_at = limit.at.saturating_sub(self.lead(limit, self.limits.warn_before));
+        if now >= limit.at {
+            return Step::End(limit);
+        }
+        if now >= farewell_at {
+            if self.phase == Phase::Leaving {
+                return Step::Wait(limit.at);
+            }
+            self.phase = Phase::Leaving;
+            return Step::Farewell(limit);
+        }
+        if now >= warn_at {
+            if self.phase == Phase::Warned {
+                return Step::Wait(farewell_at);
+            }
+            self.phase = Phase::Warned;
+            return Step::Warn(limit);
+        }
+        self.phase = Phase::Alive;
+        Step::Wait(warn_at.min(farewell_at))
+    }
+
+    /// The client did something.
+    pub fn touch(&mut self, at: BootInstant) {
+        self.last_activity = self.last_activity.max(at);
+    }
+
+    /// Puts the session under one more policy.
+    pub fn join(&mut self, policy: &str, limits: &Limits, now: Now) -> Result<(), Refused> {
+        if self.policies.iter().any(|joined| joined == policy) {
+            return Ok(());
+        }
+        let limits = self.limits.strictest(limits);
+        let joined = Self {
+            deadline: self.earlier(deadline(self.started_at, self.token_expires_at, &limits, now)),
+            limits,
+            ..self.clone()
+        };
+        if now.boot >= joined.limit(None).at {
+            return Err(Refused::TooOld);
+        }
+        *self = joined;
+        self.policies.push(policy.to_owned());
+        Ok(())
+    }
+
+    /// Takes a newer credential: the deadline moves with its `exp`, never past the start plus
+    /// `max_session`. An older credential of the same key changes nothing.
+    pub fn renew(&mut self, credential: &Credential, now: Now) -> Result<(), Refused> {
+        if !self.accepts(credential) {
+            return Err(Refused::Stranger);
+        }
+        if credential.expires_at <= now.wall {
+            return Err(Refused::Expired);
+        }
+        match self.keys.iter_mut().find(|known| known.key == credential.key) {
+            Some(known) => known.until = known.until.max(credential.expires_at),
+            None => self.keys.push(KeyUse { key: credential.key, until: credential.expires_at }),
+        }
+        if credential.expires_at > self.token_expires_at {
+            self.token_expires_at = credential.expires_at;
+            self.deadline = deadline(self.started_at, self.token_expires_at, &self.limits, now);
+        }
+        Ok(())
+    }
+
+    /// Whether the credential may renew the session: the same key or, where no `sid` names the
+    /// session, the same issuer, subject and authorized party.
+    pub fn accepts(&self, credential: &Credential) -> bool {
+        self.keys.iter().any(|known| known.key == credential.key)
+            || !self.names_session
+                && !credential.names_session
+                && self.principal == credential.principal
+                && self.authorized_party == credential.authorized_party
+    }
+
+    /// The wall clock was set: limits that come from it move, but only to an earlier instant.
+    pub fn wall_clock_stepped(&mut self, now: Now) {
+        let moved = deadline(self.started_at, self.token_expires_at, &self.limits, now);
+        self.deadline = self.earlier(moved);
+    }
+
+    fn earlier(&self, deadline: Limit) -> Limit {
+        if deadline.at < self.deadline.at { deadline } else { self.deadline }
+    }
+
+    /// How long before the limit something is said: for idle limits at most half the timeout, or
+    /// every pause would start with a warning.
+    fn lead(&self, limit: Limit, lead: Duration) -> Duration {
+        match (limit.reason, self.limits.idle_timeout) {
+            (EndReason::Idle, Some(idle_timeout)) => lead.min(idle_timeout / 2),
+            _ => lead,
+        }
+    }
+}
+
+fn deadline(
+    started_at: WallInstant,
+    token_expires_at: WallInstant,
+    limits: &Limits,
+    now: Now,
+) -> Limit {
+    let session_ends_at = started_at.saturating_add(limits.max_session);
+    if token_expires_at < session_ends_at {
+        Limit { at: now.boot_at(token_expires_at), reason: EndReason::Token }
+    } else {
+        Limit { at: now.boot_at(session_ends_at), reason: EndReason::Deadline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::Mode;
+
+    const START: Now = Now {
+        boot: BootInstant::from_nanos(1_000_000_000_000),
+        wall: WallInstant::from_unix_seconds(1_700_000_000),
+    };
+
+    fn after(seconds: u64) -> Now {
+        let passed = Duration::from_secs(seconds);
+        Now { boot: START.boot.saturating_add(passed), wall: START.wall.saturating_add(passed) }
+    }
+
+    fn limits(max_session: u64, idle_timeout: Option<u64>) -> Limits {
+        Limits {
+            max_session: Duration::from_secs(max_session),
+            idle_timeout: idle_timeout.map(Duration::from_secs),
+            warn_before: Duration::from_secs(10),
+            farewell: Duration::from_secs(1),
+            activity: ActivityKind::Application,
+            mode: Mode::Enforce,
+        }
+    }
+
+    fn credential(key: &[u8], expires_in: u64) -> Credential {
+        Credential {
+            principal: Principal { issuer: "iss".into(), subject: "sub".into() },
+            key: SessionKey::from_token(key),
+            names_session: false,
+            authorized_party: None,
+            authenticated_at: None,
+            expires_at: after(expires_in).wall,
+        }
+    }
+
+    fn open(expires_in: u64, limits: &Limits) -> Session {
+        let id = SessionId::from_u64(1).unwrap();
+        Session::open(id, &credential(b"t", expires_in), "p", limits, START).unwrap()
+    }
+
+    #[test]
+    fn the_life_of_a_session_follows_the_table() {
+        let idle = |at| Limit { at: after(at).boot, reason: EndReason::Idle };
+        let token = |at| Limit { at: after(at).boot, reason: EndReason::Token };
+        let mut session = open(100, &limits(1000, Some(30)));
+        // (now, touched before, expected step, expected phase)
+        let table = [
+            (0, false, Step::Wait(after(20).boot), Phase::Alive),
+            (20, false, Step::Warn(idle(30)), Phase::Warned),
+            (21, false, Step::Wait(after(29).boot), Phase::Warned),
+            (22, true, Step::Wait(after(42).boot), Phase::Alive),
+            (51, false, Step::Farewell(idle(52)), Phase::Leaving),
+            (51, false, Step::Wait(after(52).boot), Phase::Leaving),
+            (51, true, Step::Wait(after(71).boot), Phase::Alive),
+            (80, true, Step::Wait(after(90).boot), Phase::Alive),
+            (95, true, Step::Warn(token(100)), Phase::Warned),
+            (99, true, Step::Farewell(token(100)), Phase::Leaving),
+            (100, true, Step::End(token(100)), Phase::Leaving),
+        ];
+        for (row, (now, touched, step, phase)) in table.into_iter().enumerate() {
+            if touched {
+                session.touch(after(now).boot);
+            }
+            assert_eq!(session.advance(after(now).boot, None), step, "row {row}");
+            assert_eq!(session.phase(), phase, "row {row}");
+        }
+    }
+
+    #[test]
+    fn the_deadline_is_the_earlier_of_max_session_and_exp_and_counts_from_auth_time() {
+        assert_eq!(open(50, &limits(100, None)).deadline().reason, EndReason::Token);
+        assert_eq!(open(200, &limits(100, None)).deadline().reason, EndReason::Deadline);
+        let mut old = credential(b"t", 200);
+        old.authenticated_at = Some(START.wall.saturating_sub(Duration::from_secs(60)));
+        let id = SessionId::from_u64(1).unwrap();
+        let session = Session::open(id, &old, "p", &limits(100, None), START).unwrap();
+        assert_eq!(session.deadline().at, after(40).boot);
+        let refused = Session::open(id, &old, "p", &limits(60, None), START);
+        assert_eq!(refused, Err(Refused::TooOld));
+        let refused = Session::open(id, &credential(b"t", 0), "p", &limits(60, None), START);
+        assert_eq!(refused, Err(Refused::Expired));
+    }
+
+    #[test]
+    fn renewal_moves_the_deadline_with_the_token_but_never_past_max_session() {
+        let mut session = open(50, &limits(100, None));
+        session.renew(&credential(b"newer", 80), after(10)).unwrap();
+        assert_eq!(session.deadline(), Limit { at: after(80).boot, reason: EndReason::Token });
+        session.renew(&credential(b"newest", 500), after(20)).unwrap();
+        assert_eq!(session.deadline(), Limit { at: after(100).boot, reason: EndReason::Deadline });
+        session.renew(&credential(b"t", 50), after(30)).unwrap();
+        assert_eq!(session.deadline().at, after(100).boot, "an older token shortens nothing");
+        assert_eq!(session.keys.len(), 3);
+    }
+
+    #[test]
+    fn only_credentials_of_the_session_renew_it() {
+        let mut session = open(50, &limits(100, None));
+        let mut other = credential(b"x", 80);
+        other.principal.subject = "else".into();
+        assert_eq!(session.renew(&other, after(1)), Err(Refused::Stranger));
+        let mut named = credential(b"x", 80);
+        named.names_session = true;
+        assert_eq!(session.renew(&named, after(1)), Err(Refused::Stranger));
+        assert_eq!(session.renew(&credential(b"x", 5), after(6)), Err(Refused::Expired));
+        let mut party = credential(b"x", 80);
+        party.authorized_party = Some("app".into());
+        assert_eq!(session.renew(&party, after(1)), Err(Refused::Stranger));
+    }
+
+    #[test]
+    fn a_stricter_policy_shortens_and_one_that_would_have_ended_it_is_refused() {
+        let mut session = open(500, &limits(400, None));
+        session.join("strict", &limits(60, Some(20)), after(10)).unwrap();
+        assert_eq!(session.deadline().at, after(60).boot);
+        assert_eq!(session.limit(None).at, after(20).boot);
+        let before = session.clone();
+        assert_eq!(session.join("stricter", &limits(5, None), after(10)), Err(Refused::TooOld));
+        assert_eq!(session, before);
+        session.join("loose", &limits(4000, None), after(10)).unwrap();
+        assert_eq!(session.deadline().at, after(60).boot);
+    }
+
+    #[test]
+    fn payload_counts_only_where_the_limits_say_so() {
+        let mut session = open(500, &limits(400, Some(30)));
+        assert_eq!(session.limit(Some(after(25).boot)).at, after(30).boot);
+        session.limits.activity = ActivityKind::Payload;
+        assert_eq!(session.limit(Some(after(25).boot)).at, after(55).boot);
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_of_the_wall_clock_never_lengthens(step in -100_000_i64..100_000, passed in 0_u64..90) {
+            let mut session = open(100, &limits(1000, None));
+            let before = session.deadline().at;
+            let mut now = after(passed);
+            now.wall = WallInstant::from_unix_seconds(now.wall.as_unix_seconds() + step);
+            session.wall_clock_stepped(now);
+            prop_assert!(session.deadline().at <= before);
+            if step > 0 {
+                let expected = now.boot_at(session.token_expires_at);
+                prop_assert_eq!(session.deadline().at, expected.min(before));
+            }
+        }
+
+        #[test]
+        fn nothing_moves_the_end_past_max_session(
+            renewals in prop::collection::vec((0_u64..120, 1_u64..1000), 0..8),
+        ) {
+            let mut session = open(20, &limits(100, Some(50)));
+            let latest = after(100).boot;
+            for (at, expires_in) in renewals {
+                let _ = session.renew(&credential(&at.to_le_bytes(), expires_in), after(at));
+                session.touch(after(at).boot);
+                prop_assert!(session.limit(None).at <= latest);
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The admin API: HTTP/1.1 on a unix socket, for root and a configured group.
+//!
+//! ```text
+//! GET  /v1/status             StatusReport
+//! GET  /v1/sessions           [SessionInfo]
+//! GET  /v1/sessions/ID        SessionDetail
+//! POST /v1/revoke             RevokeRequest -> RevokeOutcome
+//! POST /v1/unload             UnloadOutcome
+//! GET  /v1/audit?since=&subject=&event=&follow=true      JSON lines
+//! ```
+//!
+//! Errors are [`ApiError`] objects. The server has a thread of its own: it asks the warden's core
+//! by [`AdminCommand`]s and serializes the answers itself, so that a long listing delays no
+//! deadline.
+
+mod audit;
+mod command;
+mod error;
+mod peer;
+mod report;
+mod routes;
+mod server;
+
+pub use self::{
+    command::{
+        AdminCommand, CommandFailed, Reply, RevokeOutcome, RevokeRequest, Selector, UnloadOutcome,
+    },
+    error::ApiError,
+    peer::Peer,
+    report::{
+        ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, MapStatus, ProgramStatus,
+        SessionDetail, SessionInfo, SessionState, StatusReport, missing_parts,
+    },
+    server::{AdminError, AdminServer, Settings},
+};
+
+/// Trailer of an audit stream: how many lines of the log were no records.
+pub const BROKEN_LINES: &str = "enforcer-broken-lines";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! Answers to the admin API.
+
+use std::path::PathBuf;
+
+use enforcer_abi::ABI_VERSION;
+
+use super::{
+    admin::{
+        AdminCommand, ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, Reply,
+        RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState, StatusReport,
+        missing_parts,
+    },
+    book::Live,
+    core::{Core, payload_instant},
+    store::StoreHealth,
+};
+use crate::{
+    cli::{map_statuses, program_statuses},
+    clock::{BootInstant, Now},
+    kernel::{attach, cgroup::DaemonCgroup, maps::Endpoints},
+    session::{EndReason, Phase, SessionId},
+};
+
+/// Where the daemon is, for its own status.
+#[derive(Clone, Debug)]
+pub struct Whereabouts {
+    /// Folder of the pins.
+    pub bpf_dir: PathBuf,
+    /// The daemon's cgroup.
+    pub cgroup: DaemonCgroup,
+    /// When it started.
+    pub started_at: BootInstant,
+}
+
+/// What the loop must do itself.
+pub enum Asked {
+    /// Nothing more.
+    Done,
+    /// Remove everything and stop, then answer.
+    Unload(AdminCommand),
+}
+
+impl Core {
+    /// Answers a command. Who asked may have left: then nobody hears the answer.
+    pub fn on_command(&mut self, command: AdminCommand, place: &Whereabouts, now: Now) -> Asked {
+        match command {
+            AdminCommand::Status { reply } => drop(reply.send(self.status(place, now))),
+            AdminCommand::Sessions { reply } => {
+                let _ = reply.send(self.book.iter().map(|live| self.info(live, now)).collect());
+            }
+            AdminCommand::Session { id, reply } => {
+                let _ = reply.send(self.book.get(id).map(|live| self.detail(live, now)));
+            }
+            AdminCommand::Revoke { selector, reason, peer, reply } => {
+                tracing::info!(uid = peer.uid, ?selector, reason, "revoking");
+                self.revoke(&selector, reply, now);
+            }
+            command @ AdminCommand::Unload { .. } => return Asked::Unload(command),
+        }
+        Asked::Done
+    }
+
+    /// Ends sessions, and answers when their keys' end is on the disk.
+    fn revoke(&mut self, selector: &Selector, reply: Reply<RevokeOutcome>, now: Now) {
+        let chosen: Vec<SessionId> = self
+            .book
+            .iter()
+            .filter(|live| match selector {
+                Selector::Id(id) => live.session.id == *id,
+                Selector::Subject(subject) => live.session.principal.subject == *subject,
+                Selector::All => true,
+            })
+            .map(|live| live.session.id)
+            .collect();
+        let connections = self.end_all(&chosen, EndReason::Revoked, now);
+        let flush = self.store.flush();
+        let sessions = chosen.len();
+        let on_disk = self.store.health().path.is_some();
+        tokio::task::spawn_local(async move {
+            let durable = flush.await.is_ok() && on_disk;
+            let _ = reply.send(RevokeOutcome { sessions, connections, durable });
+        });
+    }
+
+    /// Ends sessions together. Returns how many connections they had.
+    pub(super) fn end_all(&mut self, ids: &[SessionId], reason: EndReason, now: Now) -> usize {
+        let connections =
+            ids.iter().filter_map(|id| self.book.get(*id)).map(|live| live.legs.len()).sum();
+        let limit = crate::session::Limit { at: now.boot, reason };
+        let over: Vec<_> = ids.iter().map(|id| (*id, limit)).collect();
+        self.cut(&over, now);
+        connections
+    }
+
+    fn status(&self, place: &Whereabouts, now: Now) -> StatusReport {
+        let inspection = attach::inspect(&place.bpf_dir, &place.cgroup);
+        let programs = program_statuses(&inspection);
+        let maps = map_statuses(&inspection, Some(&self.maps));
+        let mut problems = missing_parts(&programs, &maps);
+        let gateways = self.gateway_statuses();
+        if !gateways.iter().any(|gateway| gateway.state == GatewayState::Serving) {
+            problems.push("no gateway serves".to_owned());
+        }
+        let enforcing = problems.is_empty();
+        problems.extend(store_problem(&self.store.health()));
+        let audit = self.audit.health();
+        problems.extend(audit.last_error.as_ref().map(|error| format!("the audit log cannot be written: {error}")));
+        let connections = self.book.iter().map(|live| live.legs.len()).sum();
+        StatusReport {
+            enforcing,
+            problems,
+            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            abi_version: ABI_VERSION,
+            programs,
+            maps,
+            daemon: Some(DaemonStatus {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                uptime_seconds: now.boot.saturating_duration_since(place.started_at).as_secs(),
+                sessions: self.book.iter().count(),
+                connections,
+                gateways,
+                store: self.store.health(),
+                audit,
+            }),
+        }
+    }
+
+    fn gateway_statuses(&self) -> Vec<GatewayStatus> {
+        self.gateways
+            .iter()
+            .map(|(_, state, pid)| GatewayStatus {
+                pid,
+                state,
+                // It says `Ready`, which ends `Starting`, only after it has sealed itself.
+                sealed: state != GatewayState::Starting,
+            })
+            .collect()
+    }
+
+    fn info(&self, live: &Live, now: Now) -> SessionInfo {
+        let session = &live.session;
+        let payload = payload_instant(&self.activity(session.id));
+        let limit = session.limit(payload);
+        let seconds_to = |at: BootInstant| at.saturating_duration_since(now.boot).as_secs();
+        SessionInfo {
+            id: session.id,
+            issuer: session.principal.issuer.clone(),
+            subject: session.principal.subject.clone(),
+            policies: session.policies.clone(),
+            mode: session.limits.mode,
+            state: match session.phase() {
+                _ if limit.at <= now.boot => SessionState::Expired,
+                Phase::Alive => SessionState::Active,
+                Phase::Warned | Phase::Leaving => SessionState::Expiring,
+            },
+            age_seconds: now.wall.saturating_duration_since(session.started_at).as_secs(),
+            expires_in_seconds: seconds_to(session.deadline().at),
+            idle_in_seconds: session.idle_at(payload).map(seconds_to),
+            deadline: now.wall_at(session.deadline().at),
+            connections: live.legs.len(),
+        }
+    }
+
+    fn detail(&self, live: &Live, now: Now) -> SessionDetail {
+        let connections = live
+            .legs
+            .iter()
+            .map(|(cookie, leg)| {
+                let ends = Endpoints::of(&leg.connection).canonical();
+                ConnectionInfo {
+                    cookie: *cookie,
+                    role: leg.role.into(),
+                    remote: ends.remote,
+                    local: ends.local,
+                    opened_at: now.wall_at(BootInstant::from_nanos(leg.connection.opened_at_ns)),
+                }
+            })
+            .collect();
+        SessionDetail { info: self.info(live, now), connections }
+    }
+}
+
+fn store_problem(store: &StoreHealth) -> Option<String> {
+    match (&store.path, &store.last_error) {
+        (None, _) => Some(
+            "the store is in memory: sessions and revocations do not outlive the daemon".to_owned(),
+        ),
+        (Some(path), Some(error)) => Some(format!("{} cannot be written: {error}", path.display())),
+        (Some(_), None) => None,
+    }
+}

@@ -1,0 +1,112 @@
+//! The sessions that live, the keys that lead to them, and the keys whose sessions have ended.
+
+use std::collections::{BTreeMap, HashMap};
+
+use enforcer_abi::Connection;
+
+use super::store::EndedKey;
+use crate::{
+    channel::BoundRole,
+    clock::WallInstant,
+    session::{EndReason, Session, SessionId, SessionKey},
+};
+
+/// A live session and its sockets.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The machine.
+    pub session: Session,
+    /// When it was opened here.
+    pub opened_at: WallInstant,
+    /// Its sockets, by cookie.
+    pub legs: BTreeMap<u64, Leg>,
+    /// Only observed, and its limit has been met and recorded.
+    pub observed: bool,
+}
+
+/// A socket of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Leg {
+    /// What it is to the session.
+    pub role: BoundRole,
+    /// Its ends and times.
+    pub connection: Connection,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Book {
+    live: HashMap<SessionId, Live>,
+    keys: HashMap<SessionKey, SessionId>,
+    ended: HashMap<SessionKey, EndedKey>,
+}
+
+impl Book {
+    /// Adds a session under all its keys.
+    pub fn insert(&mut self, live: Live) {
+        self.index(&live.session);
+        self.live.insert(live.session.id, live);
+    }
+
+    /// Makes keys lead to their session that were added to it since.
+    pub fn index(&mut self, session: &Session) {
+        for known in &session.keys {
+            self.keys.insert(known.key, session.id);
+        }
+    }
+
+    /// Removes a session; its keys are remembered as ended until their credentials expire.
+    pub fn end(&mut self, id: SessionId, reason: EndReason, at: WallInstant) -> Option<Live> {
+        let live = self.live.remove(&id)?;
+        for known in &live.session.keys {
+            self.keys.remove(&known.key);
+            self.remember_ended(EndedKey {
+                key: known.key,
+                reason,
+                ended_at: at,
+                until: known.until,
+            });
+        }
+        Some(live)
+    }
+
+    /// Remembers a key as ended.
+    pub fn remember_ended(&mut self, ended: EndedKey) {
+        self.ended.insert(ended.key, ended);
+    }
+
+    /// Why the key's session ended, while that still counts.
+    pub fn ended(&self, key: &SessionKey, now: WallInstant) -> Option<EndReason> {
+        self.ended.get(key).filter(|ended| ended.until > now).map(|ended| ended.reason)
+    }
+
+    /// Forgets ended keys whose credentials have expired.
+    pub fn purge_ended(&mut self, now: WallInstant) {
+        self.ended.retain(|_, ended| ended.until > now);
+    }
+
+    /// The live session that a key leads to.
+    pub fn find(&self, key: &SessionKey) -> Option<SessionId> {
+        self.keys.get(key).copied()
+    }
+
+    /// A live session.
+    pub fn get(&self, id: SessionId) -> Option<&Live> {
+        self.live.get(&id)
+    }
+
+    /// A live session, to change.
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Live> {
+        self.live.get_mut(&id)
+    }
+
+    /// All live sessions.
+    pub fn iter(&self) -> impl Iterator<Item = &Live> {
+        self.live.values()
+    }
+
+    /// The ids of all live sessions.
+    pub fn ids(&self) -> Vec<SessionId> {
+        self.live.keys().copied().collect()
+    }
+}

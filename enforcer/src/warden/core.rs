@@ -1,0 +1,329 @@
+//! The warden's state and its reactions: to the alarm, to gateways, to the kernel's events.
+//!
+//! One thread owns it; every reaction is short and waits for nothing. Order is the point of most
+//! of them: a session is in the map before a socket is bound to it, and both before the gateway
+//! hears of it; at the end the map comes first, then the resets, then the words.
+
+use std::{collections::BTreeMap, collections::HashMap, time::Duration};
+
+use enforcer_abi as abi;
+
+use super::{
+    book::{Book, Live},
+    ending::Ending,
+    gateways::Gateways,
+    queue::DeadlineQueue,
+    store::{StoreHandle, StoredKey, StoredSession},
+};
+use crate::{
+    audit::{AuditSink, Event, Record},
+    channel::{SessionView, ToGateway},
+    clock::{self, BootInstant, Now},
+    kernel::{maps::Maps, reset::Resetter},
+    policy::{ActivityKind, Limits, Mode},
+    session::{EndReason, Session, SessionId, Step},
+};
+
+/// What the alarm may ring for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Due {
+    /// Something is to be done with a session.
+    Session(SessionId),
+    /// An accepted socket has been without a session for too long.
+    PreAuthentication(u64),
+    /// The record of an ended session waits no longer for its sockets.
+    EndRecord(SessionId),
+}
+
+/// Everything that the warden knows and may do.
+pub struct Core {
+    pub(super) policies: BTreeMap<String, Limits>,
+    pub(super) pre_authentication_timeout: Duration,
+    pub(super) boot_id: String,
+    pub(super) maps: Maps,
+    pub(super) resetter: Resetter,
+    pub(super) audit: AuditSink,
+    pub(super) store: StoreHandle,
+    pub(super) gateways: Gateways,
+    pub(super) queue: DeadlineQueue<Due>,
+    pub(super) book: Book,
+    pub(super) unbound: HashMap<u64, abi::Connection>,
+    pub(super) ending: HashMap<SessionId, Ending>,
+    pub(super) losses: abi::Stats,
+}
+
+/// What a core is made of.
+pub struct Parts {
+    /// The configured policies.
+    pub policies: BTreeMap<String, Limits>,
+    /// How long an accepted connection may stay without a session.
+    pub pre_authentication_timeout: Duration,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// The pinned maps.
+    pub maps: Maps,
+    /// Ends sockets.
+    pub resetter: Resetter,
+    /// Takes records.
+    pub audit: AuditSink,
+    /// Remembers sessions.
+    pub store: StoreHandle,
+}
+
+impl Core {
+    /// A core without sessions.
+    pub fn new(parts: Parts) -> Self {
+        let losses = parts.maps.stats();
+        Self {
+            policies: parts.policies,
+            pre_authentication_timeout: parts.pre_authentication_timeout,
+            boot_id: parts.boot_id,
+            maps: parts.maps,
+            resetter: parts.resetter,
+            audit: parts.audit,
+            store: parts.store,
+            gateways: Gateways::default(),
+            queue: DeadlineQueue::new(),
+            book: Book::default(),
+            unbound: HashMap::new(),
+            ending: HashMap::new(),
+            losses,
+        }
+    }
+
+    /// When the alarm is to ring next.
+    pub fn next_alarm(&self) -> Option<BootInstant> {
+        self.queue.next_at()
+    }
+
+    /// The alarm rang: does all that is due.
+    pub fn on_alarm(&mut self, now: Now) {
+        let mut over = Vec::new();
+        while let Some(due) = self.queue.pop_due(now.boot) {
+            match due {
+                Due::Session(id) => over.extend(self.advance(id, now).map(|limit| (id, limit))),
+                Due::PreAuthentication(cookie) => self.end_unauthenticated(cookie, now),
+                Due::EndRecord(id) => self.write_end_record(id),
+            }
+        }
+        self.cut(&over, now);
+    }
+
+    /// Does what is to be done with a session now, and sets its next instant. Returns the limit of
+    /// a session that is over; the caller cuts all of them together.
+    fn advance(&mut self, id: SessionId, now: Now) -> Option<crate::session::Limit> {
+        let activity = self.activity(id);
+        let live = self.book.get_mut(id)?;
+        let payload = payload_instant(&activity);
+        match live.session.advance(now.boot, payload) {
+            Step::Wait(until) => self.queue.set(Due::Session(id), until),
+            Step::Warn(limit) => {
+                self.gateways.broadcast(ToGateway::Warning { session: id });
+                let mut record = self.session_record(Event::SessionWarned, id, now);
+                record.deadline = Some(now.wall_at(limit.at));
+                record.reason = Some(limit.reason.as_str().into());
+                self.audit.write(record);
+                return self.advance(id, now);
+            }
+            Step::Farewell(limit) => {
+                if live.session.limits.mode == Mode::Enforce {
+                    self.gateways.broadcast(ToGateway::Farewell {
+                        session: id,
+                        reason: limit.reason,
+                        limit: limit.at,
+                    });
+                }
+                return self.advance(id, now);
+            }
+            Step::End(limit) => match live.session.limits.mode {
+                Mode::Enforce => return Some(limit),
+                Mode::Observe => self.observe_end(id, limit, now),
+            },
+        }
+        None
+    }
+
+    /// A session that is only observed has met its limit: recorded once, and forgotten when its
+    /// last connection is gone.
+    fn observe_end(&mut self, id: SessionId, limit: crate::session::Limit, now: Now) {
+        let Some(live) = self.book.get_mut(id) else { return };
+        if !std::mem::replace(&mut live.observed, true) {
+            let mut record = self.session_record(Event::SessionObserved, id, now);
+            record.reason = Some(limit.reason.as_str().into());
+            record.deadline = Some(now.wall_at(limit.at));
+            self.audit.write(record);
+        }
+        if self.book.get(id).is_some_and(|live| live.legs.is_empty()) {
+            self.book.end(id, limit.reason, now.wall);
+            self.maps.remove_session(id.as_u64());
+            self.store.end(id, Vec::new(), limit.reason, now.wall);
+            self.gateways.broadcast(ToGateway::Ended { session: id, reason: limit.reason });
+        }
+    }
+
+    /// The wall clock was set.
+    pub fn on_wall_clock_step(&mut self, now: Now) {
+        for id in self.book.ids() {
+            let Some(live) = self.book.get_mut(id) else { continue };
+            let before = live.session.deadline();
+            live.session.wall_clock_stepped(now);
+            if live.session.deadline() == before {
+                continue;
+            }
+            if let Err(reason) = self.publish_limits(id, now) {
+                self.end(id, reason, now);
+                continue;
+            }
+            self.audit.write(self.session_record(Event::LimitsTightened, id, now));
+        }
+    }
+
+    /// Writes a session's limits to the map after they changed, and makes sure that the change
+    /// came in time.
+    ///
+    /// The programs read the clock before they look the session up. So if the write was finished
+    /// before the old limit, every packet that is judged at or after the old limit sees the new
+    /// one. If it wasn't, or a packet has latched the expiry, the session is over: one or the
+    /// other, never half.
+    pub(super) fn publish_limits(&mut self, id: SessionId, now: Now) -> Result<(), EndReason> {
+        let published = self.maps.session(id.as_u64()).unwrap_or_default();
+        let Some(live) = self.book.get(id) else { return Err(EndReason::Unknown) };
+        let value = kernel_session(&live.session, self.policy_id(&live.session));
+        let observed = live.session.limits.mode == Mode::Observe;
+        if self.maps.set_session(id.as_u64(), value).is_err() {
+            return Err(EndReason::Unknown);
+        }
+        let activity = self.activity(id);
+        let old_limit = abi::session_limit(&published, &activity);
+        let written_at = clock::boot_now();
+        let late = written_at.as_nanos() >= old_limit.at_ns || activity.expired_at_ns != 0;
+        if late && !observed {
+            return Err(end_reason(old_limit.reason, &self.book.get(id).expect("looked up above").session));
+        }
+        if observed && activity.expired_at_ns != 0 {
+            self.maps.clear_activity(id.as_u64());
+        }
+        self.reschedule(id, now);
+        Ok(())
+    }
+
+    /// Sets the instant at which the session is looked at next.
+    pub(super) fn reschedule(&mut self, id: SessionId, now: Now) {
+        // Looked at at once: `advance` knows the next instant.
+        self.queue.set(Due::Session(id), now.boot);
+    }
+
+    /// What the kernel has seen of a session.
+    pub(super) fn activity(&self, id: SessionId) -> abi::Activity {
+        self.maps.activity(id.as_u64()).unwrap_or_default()
+    }
+
+    pub(super) fn policy_id(&self, session: &Session) -> u32 {
+        let strictest = session
+            .policies
+            .iter()
+            .filter_map(|name| Some((self.policies.get(name)?.max_session, name)))
+            .min();
+        let place = strictest.and_then(|(_, name)| self.policies.keys().position(|key| key == name));
+        place.map_or(0, |place| place as u32 + 1)
+    }
+
+    /// A record that carries the session's id, principal and policies.
+    pub(super) fn session_record(&self, event: Event, id: SessionId, now: Now) -> Record {
+        let record = Record::new(now.wall, event);
+        match self.book.get(id) {
+            Some(live) => {
+                let mut record = record.of(id, &live.session.principal);
+                record.policies.clone_from(&live.session.policies);
+                record
+            },
+            None => record,
+        }
+    }
+
+    /// What a gateway is told of a session.
+    pub(super) fn view(&self, live: &Live) -> SessionView {
+        let session = &live.session;
+        SessionView {
+            id: session.id,
+            started_at: session.started_at,
+            deadline: session.deadline().at,
+            idle_timeout: session.limits.idle_timeout,
+            warn_before: session.limits.warn_before,
+            enforced: session.limits.mode == Mode::Enforce,
+            token_expires_at: session.token_expires_at,
+            policies: session.policies.clone(),
+        }
+    }
+
+    /// Queues the session for the store.
+    pub(super) fn save(&self, id: SessionId, now: Now) {
+        let Some(live) = self.book.get(id) else { return };
+        let session = &live.session;
+        self.store.save(StoredSession {
+            id,
+            keys: stored_keys(session),
+            principal: session.principal.clone(),
+            authorized_party: session.authorized_party.clone(),
+            names_session: session.names_session,
+            started_at: session.started_at,
+            opened_at: live.opened_at,
+            deadline: now.wall_at(session.deadline().at),
+            boot_deadline: session.deadline().at,
+            boot_id: self.boot_id.clone(),
+            token_expires_at: session.token_expires_at,
+            policies: session.policies.clone(),
+            idle_timeout: session.limits.idle_timeout,
+            last_activity: now.wall_at(session.last_activity()),
+        });
+    }
+}
+
+/// A session's keys, as the store keeps them.
+pub(super) fn stored_keys(session: &Session) -> Vec<StoredKey> {
+    session.keys.iter().map(|known| StoredKey { key: known.key, until: known.until }).collect()
+}
+
+/// The client's last payload, if there was any.
+pub(super) fn payload_instant(activity: &abi::Activity) -> Option<BootInstant> {
+    match activity.last_client_payload_at_ns {
+        0 => None,
+        nanos => Some(BootInstant::from_nanos(nanos)),
+    }
+}
+
+/// Why a session ended, from the kernel's reason.
+pub(super) fn end_reason(reason: abi::Reason, session: &Session) -> EndReason {
+    match reason {
+        abi::Reason::Idle => EndReason::Idle,
+        abi::Reason::Deadline => session.deadline().reason,
+        abi::Reason::Revoked => EndReason::Revoked,
+        abi::Reason::UnknownSession | abi::Reason::PreAuthentication | abi::Reason::Untracked => {
+            EndReason::Unknown
+        }
+    }
+}
+
+/// A session as the map holds it.
+pub(super) fn kernel_session(session: &Session, policy_id: u32) -> abi::Session {
+    abi::Session {
+        deadline_ns: session.deadline().at.as_nanos(),
+        idle_timeout_ns: session
+            .limits
+            .idle_timeout
+            .map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)),
+        idle_base_ns: session.last_activity().as_nanos(),
+        policy_id,
+        mode: match session.limits.mode {
+            Mode::Enforce => abi::Mode::Enforce,
+            Mode::Observe => abi::Mode::Observe,
+        }
+        .code(),
+        activity: match session.limits.activity {
+            ActivityKind::Application => abi::ActivityKind::Application,
+            ActivityKind::Payload => abi::ActivityKind::Payload,
+        }
+        .code(),
+        state: abi::SessionState::Active.code(),
+    }
+}

@@ -1,0 +1,219 @@
+//! How sessions end: the map first, then the resets, then the words.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use enforcer_abi as abi;
+
+use super::core::{Core, Due, stored_keys};
+use crate::{
+    audit::{ConnectionRole, Event, Record},
+    channel::{BoundRole, ToGateway},
+    clock::{self, BootInstant, Now},
+    kernel::maps::Endpoints,
+    session::{EndReason, Limit, SessionId},
+};
+
+/// How long the record of an ended session waits for its sockets' last counters.
+const COUNTERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An ended session whose record waits for its sockets to close.
+#[derive(Debug)]
+pub struct Ending {
+    record: Record,
+    limit: BootInstant,
+    open: BTreeSet<u64>,
+    last_payload_at: Option<BootInstant>,
+    dropped_packets: u64,
+}
+
+impl Ending {
+    /// Takes in the final counters of one of the session's sockets. True when it was the last.
+    fn closed(&mut self, cookie: u64, connection: &abi::Connection) -> bool {
+        if connection.last_payload_at_ns != 0 {
+            let at = BootInstant::from_nanos(connection.last_payload_at_ns);
+            self.last_payload_at = self.last_payload_at.max(Some(at));
+        }
+        self.dropped_packets += connection.dropped_packets;
+        self.open.remove(&cookie);
+        self.open.is_empty()
+    }
+
+    fn into_record(self) -> Record {
+        let mut record = self.record;
+        record.dropped_packets = Some(self.dropped_packets);
+        if let Some(last) = self.last_payload_at {
+            let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            record.lateness_us = Some(micros(last.saturating_duration_since(self.limit)));
+            if last < self.limit {
+                record.last_payload_before_deadline_us =
+                    Some(micros(self.limit.saturating_duration_since(last)));
+            }
+        }
+        record
+    }
+}
+
+impl Core {
+    /// Ends a session now, for a reason of its own. Returns how many sockets were reset.
+    pub fn end(&mut self, id: SessionId, reason: EndReason, now: Now) -> usize {
+        self.cut(&[(id, Limit { at: now.boot, reason })], now)
+    }
+
+    /// Ends sessions at their limits. Client legs of all of them are reset before any upstream
+    /// leg, in as few system calls as it takes. Returns how many sockets were reset.
+    pub(super) fn cut(&mut self, over: &[(SessionId, Limit)], now: Now) -> usize {
+        let mut clients = Vec::new();
+        let mut upstreams = Vec::new();
+        for (id, _) in over {
+            self.revoke_in_map(*id);
+            let legs = self.book.get(*id).into_iter().flat_map(|live| &live.legs);
+            for (cookie, leg) in legs {
+                match leg.role {
+                    BoundRole::Client => clients.push((*cookie, leg.connection)),
+                    BoundRole::Upstream => upstreams.push((*cookie, leg.connection)),
+                }
+            }
+        }
+        clients.append(&mut upstreams);
+        let reset = self.reset(&clients);
+        let reset_at = clock::boot_now();
+        for (id, limit) in over {
+            self.conclude(*id, *limit, reset_at, now);
+        }
+        reset
+    }
+
+    fn revoke_in_map(&mut self, id: SessionId) {
+        if let Some(mut entry) = self.maps.session(id.as_u64()) {
+            entry.state = abi::SessionState::Revoked.code();
+            // An entry that can't be written is removed, which drops as well.
+            if self.maps.set_session(id.as_u64(), entry).is_err() {
+                self.maps.remove_session(id.as_u64());
+            }
+        }
+    }
+
+    pub(super) fn reset(&mut self, sockets: &[(u64, abi::Connection)]) -> usize {
+        if sockets.is_empty() {
+            return 0;
+        }
+        let each = sockets.iter().map(|(cookie, connection)| (*cookie, connection));
+        match self.resetter.reset(each) {
+            Ok(outcome) => {
+                if outcome.failed > 0 {
+                    tracing::error!("{} sockets could not be reset; they stay dropped", outcome.failed);
+                }
+                outcome.reset
+            }
+            Err(error) => {
+                tracing::error!("sockets could not be reset, they stay dropped: {error}");
+                0
+            }
+        }
+    }
+
+    /// The session is over and its sockets are reset: forgets it and tells everybody.
+    fn conclude(&mut self, id: SessionId, limit: Limit, reset_at: BootInstant, now: Now) {
+        let record = self.session_record(Event::SessionEnded, id, now);
+        let Some(live) = self.book.end(id, limit.reason, now.wall) else { return };
+        self.queue.remove(Due::Session(id));
+        self.maps.remove_session(id.as_u64());
+        for cookie in live.legs.keys() {
+            self.maps.unbind(*cookie);
+        }
+        self.store.end(id, stored_keys(&live.session), limit.reason, now.wall);
+        self.gateways.broadcast(ToGateway::Ended { session: id, reason: limit.reason });
+
+        let mut record = record;
+        record.reason = Some(limit.reason.as_str().into());
+        record.deadline = Some(now.wall_at(limit.at));
+        record.duration_ms = Some(millis(now.wall.saturating_duration_since(live.opened_at)));
+        record.sockets_reset = Some(live.legs.len() as u64);
+        if !live.legs.is_empty() {
+            let late = reset_at.saturating_duration_since(limit.at);
+            record.reset_lateness_us = Some(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
+        }
+        let ending = Ending {
+            record,
+            limit: limit.at,
+            open: live.legs.keys().copied().collect(),
+            last_payload_at: None,
+            dropped_packets: 0,
+        };
+        if ending.open.is_empty() {
+            self.audit.write(ending.into_record());
+        } else {
+            self.queue.set(Due::EndRecord(id), now.boot.saturating_add(COUNTERS_TIMEOUT));
+            self.ending.insert(id, ending);
+        }
+    }
+
+    /// Writes the record of an ended session with the counters that are there.
+    pub(super) fn write_end_record(&mut self, id: SessionId) {
+        if let Some(ending) = self.ending.remove(&id) {
+            self.queue.remove(Due::EndRecord(id));
+            self.audit.write(ending.into_record());
+        }
+    }
+
+    /// A bound socket has closed.
+    pub(super) fn leg_closed(&mut self, id: SessionId, cookie: u64, connection: &abi::Connection, now: Now) {
+        let mut record = match self.ending.get(&id) {
+            Some(ending) => connection_base(&ending.record, now),
+            None => self.session_record(Event::ConnectionClosed, id, now),
+        };
+        describe(&mut record, cookie, connection);
+        self.audit.write(record);
+
+        if let Some(ending) = self.ending.get_mut(&id) {
+            if ending.closed(cookie, connection) {
+                self.write_end_record(id);
+            }
+        } else if let Some(live) = self.book.get_mut(id) {
+            live.legs.remove(&cookie);
+            if live.observed && live.legs.is_empty() {
+                self.reschedule(id, now);
+            }
+        }
+    }
+
+    /// Nobody authenticated on an accepted socket in time.
+    pub(super) fn end_unauthenticated(&mut self, cookie: u64, now: Now) {
+        let Some(connection) = self.unbound.remove(&cookie) else { return };
+        self.reset(&[(cookie, connection)]);
+        let mut record = Record::new(now.wall, Event::Violation);
+        record.reason = Some("pre_authentication_timeout".into());
+        record.detail = Some("nobody authenticated within pre_authentication_timeout".to_owned());
+        describe(&mut record, cookie, &connection);
+        self.audit.write(record);
+    }
+}
+
+fn connection_base(ended: &Record, now: Now) -> Record {
+    let mut record = Record::new(now.wall, Event::ConnectionClosed);
+    record.session = ended.session;
+    record.issuer.clone_from(&ended.issuer);
+    record.subject.clone_from(&ended.subject);
+    record.policies.clone_from(&ended.policies);
+    record
+}
+
+/// Fills in what a record says of a connection.
+pub(super) fn describe(record: &mut Record, cookie: u64, connection: &abi::Connection) {
+    let ends = Endpoints::of(connection).canonical();
+    record.cookie = Some(cookie);
+    record.client = Some(ends.remote);
+    record.local = Some(ends.local);
+    record.role = abi::Role::from_code(connection.role).map(ConnectionRole::from);
+    if connection.closed_at_ns != 0 {
+        record.bytes_received = Some(connection.bytes_received);
+        record.bytes_sent = Some(connection.bytes_acknowledged);
+        record.dropped_packets = Some(connection.dropped_packets);
+        let nanos = connection.closed_at_ns.saturating_sub(connection.opened_at_ns);
+        record.duration_ms = Some(nanos / 1_000_000);
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

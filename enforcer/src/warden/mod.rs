@@ -1,0 +1,27 @@
+//! The privileged process: deadlines, maps, store, audit log, supervision of the gateway.
+//!
+//! ```text
+//!  alarm, wall clock, ring buffer, gateways, admin API, signals
+//!        |  one loop on one thread (`run`)
+//!        v
+//!  core: requests, observed, ending, recovery   --> maps, SOCK_DESTROY
+//!        |                                      --> gateways' outboxes
+//!        +--> audit and store, each a thread of its own, never waited for
+//! ```
+
+pub mod admin;
+mod answers;
+mod book;
+mod core;
+mod ending;
+mod gateways;
+mod listeners;
+mod observed;
+mod processes;
+mod queue;
+mod recovery;
+mod requests;
+mod run;
+pub mod store;
+
+pub use run::run;

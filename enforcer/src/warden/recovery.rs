@@ -1,0 +1,176 @@
+//! A new warden takes over: what the store remembers and what the maps hold become the book again.
+//!
+//! The maps win on limits (they are what the kernel enforces), the store on identity. A session
+//! that only the maps know is cut; one whose limit passed meanwhile is ended now.
+
+use std::collections::{BTreeMap, HashMap};
+
+use enforcer_abi as abi;
+
+use super::{
+    book::{Leg, Live},
+    core::{Core, kernel_session},
+    store::{Snapshot, StoredSession},
+};
+use crate::{
+    channel::BoundRole,
+    clock::{BootInstant, Now},
+    policy::Limits,
+    session::{Credential, EndReason, Limit, Session, SessionId},
+};
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Sessions that live on.
+    pub sessions: usize,
+    /// Sessions that were ended because the store did not know them.
+    pub cut: usize,
+}
+
+impl Core {
+    /// Takes over. Called once, before anything else.
+    pub fn recover(&mut self, snapshot: Snapshot, now: Now) -> Recovered {
+        for ended in snapshot.ended {
+            self.book.remember_ended(ended);
+        }
+        let mut mapped: HashMap<u64, abi::Session> = self.maps.sessions().into_iter().collect();
+        for stored in snapshot.sessions {
+            let entry = mapped.remove(&stored.id.as_u64());
+            self.restore(&stored, entry, now);
+        }
+        self.adopt_connections();
+        let over: Vec<_> = self.book.ids().into_iter().filter_map(|id| self.over(id, now)).collect();
+        self.cut(&over, now);
+        for id in mapped.keys() {
+            self.cut_unknown(*id, now);
+        }
+        self.reconcile(now);
+        for id in self.book.ids() {
+            self.reschedule(id, now);
+        }
+        Recovered { sessions: self.book.ids().len(), cut: mapped.len() }
+    }
+
+    /// Puts a stored session back into the book, and into the map if it is not there (a reboot).
+    fn restore(&mut self, stored: &StoredSession, entry: Option<abi::Session>, now: Now) {
+        let Some(session) = self.revive(stored, entry, now) else {
+            self.store.end(stored.id, stored.keys.clone(), EndReason::Deadline, now.wall);
+            for known in &stored.keys {
+                self.book.remember_ended(super::store::EndedKey {
+                    key: known.key,
+                    reason: EndReason::Deadline,
+                    ended_at: now.wall,
+                    until: known.until,
+                });
+            }
+            self.maps.remove_session(stored.id.as_u64());
+            return;
+        };
+        let value = kernel_session(&session, self.policy_id(&session));
+        let written = match entry {
+            Some(_) => self.maps.set_session(session.id.as_u64(), value),
+            None => self.maps.add_session(session.id.as_u64(), value),
+        };
+        if let Err(error) = written {
+            tracing::error!("session {} cannot be restored: {error}", session.id);
+            return;
+        }
+        self.book.insert(Live {
+            session,
+            opened_at: stored.opened_at,
+            legs: BTreeMap::new(),
+            observed: false,
+        });
+    }
+
+    /// The session as it was; `None` if it would be over by now.
+    fn revive(
+        &self,
+        stored: &StoredSession,
+        entry: Option<abi::Session>,
+        now: Now,
+    ) -> Option<Session> {
+        let limits = self.limits_of(stored)?;
+        let first = stored.keys.first()?;
+        let credential = Credential {
+            principal: stored.principal.clone(),
+            key: first.key,
+            names_session: stored.names_session,
+            authorized_party: stored.authorized_party.clone(),
+            authenticated_at: Some(stored.started_at),
+            expires_at: stored.token_expires_at,
+        };
+        let policy = stored.policies.first()?;
+        let mut session = Session::open(stored.id, &credential, policy, &limits, now).ok()?;
+        session.policies.clone_from(&stored.policies);
+        session.keys = stored
+            .keys
+            .iter()
+            .map(|stored| crate::session::KeyUse { key: stored.key, until: stored.until })
+            .collect();
+        Some(match entry {
+            Some(entry) => session.restore(
+                BootInstant::from_nanos(entry.deadline_ns),
+                BootInstant::from_nanos(entry.idle_base_ns),
+            ),
+            None => session.restore(now.boot_at(stored.deadline), now.boot_at(stored.last_activity)),
+        })
+    }
+
+    /// The strictest limits of the policies that applied. A policy that the configuration no
+    /// longer has leaves the others; if none is left the session can't go on.
+    fn limits_of(&self, stored: &StoredSession) -> Option<Limits> {
+        let known = stored.policies.iter().filter_map(|name| self.policies.get(name).cloned());
+        known.reduce(|strictest, limits| strictest.strictest(&limits))
+    }
+
+    /// Gives the sessions their sockets back.
+    fn adopt_connections(&mut self) {
+        let bindings: HashMap<_, _> = self.maps.bindings().into_iter().collect();
+        for (cookie, mut connection) in self.maps.connections() {
+            if let Some(binding) = bindings.get(&cookie) {
+                connection.session_id = binding.session_id;
+                connection.role = binding.role;
+            }
+            let role = match abi::Role::from_code(connection.role) {
+                Some(abi::Role::Client) => BoundRole::Client,
+                Some(abi::Role::Upstream) => BoundRole::Upstream,
+                Some(abi::Role::Pooled) | None => continue,
+            };
+            let Some(id) = SessionId::from_u64(connection.session_id) else { continue };
+            if let Some(live) = self.book.get_mut(id) {
+                live.legs.insert(cookie, Leg { role, connection });
+            }
+        }
+    }
+
+    /// The limit of a session that is over.
+    fn over(&self, id: SessionId, now: Now) -> Option<(SessionId, Limit)> {
+        let activity = self.activity(id);
+        let live = self.book.get(id)?;
+        let limit = live.session.limit(super::core::payload_instant(&activity));
+        let latched = activity.expired_at_ns != 0
+            && live.session.limits.mode == crate::policy::Mode::Enforce;
+        (latched || now.boot >= limit.at).then_some((id, limit))
+    }
+
+    /// Cuts a session that only the maps know.
+    fn cut_unknown(&mut self, id: u64, now: Now) {
+        self.maps.remove_session(id);
+        let sockets: Vec<_> = self
+            .maps
+            .connections()
+            .into_iter()
+            .filter(|(_, connection)| connection.session_id == id)
+            .collect();
+        let reset = self.reset(&sockets);
+        let mut record =
+            crate::audit::Record::new(now.wall, crate::audit::Event::SessionEnded)
+                .because(EndReason::Unknown.as_str());
+        record.session = SessionId::from_u64(id);
+        record.detail = Some("the store does not know the session".to_owned());
+        record.sockets_reset = Some(reset as u64);
+        self.audit.write(record);
+    }
+}

@@ -1,0 +1,303 @@
+//! What gateways ask for. Every message is checked: the socket is known, of the right kind and
+//! unbound; the session and the policy exist; the limits are the policy's.
+
+use std::net::SocketAddr;
+
+use enforcer_abi as abi;
+
+use super::{
+    book::{Leg, Live},
+    core::{Core, Due, kernel_session},
+    ending::describe,
+    gateways::GatewayId,
+};
+use crate::{
+    audit::{Event, Record},
+    channel::{BoundRole, Refusal, RefusedRequest, SessionView, ToGateway, ToWarden},
+    clock::{BootInstant, Now},
+    kernel::maps::WriteError,
+    session::{Credential, EndReason, Refused, Session, SessionId},
+};
+
+impl Core {
+    /// A gateway sent a message.
+    pub fn on_message(&mut self, from: GatewayId, message: ToWarden, now: Now) {
+        let (request, answer) = match message {
+            ToWarden::Open { request, cookie, credential, policy } => {
+                (request, self.open(cookie, &credential, &policy, now).map(Answer::Session))
+            }
+            ToWarden::Renew { request, session, credential } => {
+                (request, self.renew(session, &credential, now).map(Answer::Session))
+            }
+            ToWarden::Bind { request, cookie, session, role } => {
+                (request, self.bind(cookie, session, role, now).map(|()| Answer::Bound))
+            }
+            ToWarden::Touch { session, at } => return self.touch(session, at, now),
+            ToWarden::End { session } => {
+                self.end(session, EndReason::Logout, now);
+                return;
+            }
+            ToWarden::RefusedRequest(refused) => return self.record_refused(refused, now),
+            // Answers that the supervisor waits for, not the core.
+            ToWarden::Ready | ToWarden::Listeners { .. } => return,
+        };
+        self.gateways.send(
+            from,
+            match answer {
+                Ok(Answer::Session(session)) => ToGateway::Opened { request, session },
+                Ok(Answer::Bound) => ToGateway::Bound { request },
+                Err(refusal) => ToGateway::Refused { request, refusal },
+            },
+        );
+    }
+
+    /// Opens the credential's session, or joins the live one, and binds the client's socket.
+    pub(super) fn open(
+        &mut self,
+        cookie: u64,
+        credential: &Credential,
+        policy: &str,
+        now: Now,
+    ) -> Result<SessionView, Refusal> {
+        let limits = self.policies.get(policy).ok_or(Refusal::UnknownPolicy)?.clone();
+        if let Some(reason) = self.book.ended(&credential.key, now.wall) {
+            return Err(Refusal::SessionEnded(reason));
+        }
+        let id = match self.book.find(&credential.key) {
+            Some(id) => {
+                self.renew(id, credential, now)?;
+                self.join(id, policy, now)?;
+                id
+            }
+            None => {
+                // The socket is looked at before anything is made for it.
+                self.bindable(cookie, BoundRole::Client, None, now)?;
+                let id = self.new_id()?;
+                let session =
+                    Session::open(id, credential, policy, &limits, now).map_err(refusal)?;
+                self.insert(session, now)?;
+                id
+            }
+        };
+        self.bind(cookie, id, BoundRole::Client, now)?;
+        let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
+        Ok(self.view(live))
+    }
+
+    fn insert(&mut self, session: Session, now: Now) -> Result<(), Refusal> {
+        let id = session.id;
+        let value = kernel_session(&session, self.policy_id(&session));
+        self.maps.add_session(id.as_u64(), value).map_err(|error| self.write_refusal(error))?;
+        self.book.insert(Live {
+            session,
+            opened_at: now.wall,
+            legs: std::collections::BTreeMap::new(),
+            observed: false,
+        });
+        self.reschedule(id, now);
+        self.save(id, now);
+        let mut record = self.session_record(Event::SessionOpened, id, now);
+        record.deadline = self.book.get(id).map(|live| now.wall_at(live.session.deadline().at));
+        self.audit.write(record);
+        Ok(())
+    }
+
+    fn join(&mut self, id: SessionId, policy: &str, now: Now) -> Result<(), Refusal> {
+        let limits = self.policies.get(policy).ok_or(Refusal::UnknownPolicy)?.clone();
+        let live = self.book.get_mut(id).ok_or(Refusal::Unavailable)?;
+        if live.session.policies.iter().any(|joined| joined == policy) {
+            return Ok(());
+        }
+        live.session.join(policy, &limits, now).map_err(refusal)?;
+        self.changed(id, now)
+    }
+
+    fn renew(
+        &mut self,
+        id: SessionId,
+        credential: &Credential,
+        now: Now,
+    ) -> Result<SessionView, Refusal> {
+        if let Some(reason) = self.book.ended(&credential.key, now.wall) {
+            return Err(Refusal::SessionEnded(reason));
+        }
+        if self.book.find(&credential.key).is_some_and(|other| other != id) {
+            return Err(Refusal::AnotherSession);
+        }
+        let live = self.book.get_mut(id).ok_or(Refusal::SessionEnded(EndReason::Unknown))?;
+        let before = live.session.clone();
+        live.session.renew(credential, now).map_err(refusal)?;
+        if live.session != before {
+            let renewed = live.session.clone();
+            self.book.index(&renewed);
+            if let Err(refused) = self.changed(id, now) {
+                return Err(refused);
+            }
+        }
+        let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
+        Ok(self.view(live))
+    }
+
+    /// A session's limits changed: published, stored, told and recorded. If the change came too
+    /// late the session ends.
+    fn changed(&mut self, id: SessionId, now: Now) -> Result<(), Refusal> {
+        if let Err(reason) = self.publish_limits(id, now) {
+            self.end(id, reason, now);
+            return Err(Refusal::SessionEnded(reason));
+        }
+        self.save(id, now);
+        let Some(live) = self.book.get(id) else { return Err(Refusal::Unavailable) };
+        let view = self.view(live);
+        let mut record = self.session_record(Event::SessionRenewed, id, now);
+        record.deadline = Some(now.wall_at(view.deadline));
+        self.audit.write(record);
+        self.gateways.broadcast(ToGateway::Changed { session: view });
+        Ok(())
+    }
+
+    /// Binds a socket to a session. A client's socket that is bound to it already stays so.
+    pub(super) fn bind(
+        &mut self,
+        cookie: u64,
+        id: SessionId,
+        role: BoundRole,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        if self.book.get(id).is_none() {
+            return Err(Refusal::SessionEnded(EndReason::Unknown));
+        }
+        let Some(connection) = self.bindable(cookie, role, Some(id), now)? else {
+            return Ok(());
+        };
+        let role_code = match role {
+            BoundRole::Client => abi::Role::Client,
+            BoundRole::Upstream => abi::Role::Upstream,
+        }
+        .code();
+        let binding = abi::Binding { session_id: id.as_u64(), role: role_code, padding: 0 };
+        self.maps.bind(cookie, binding).map_err(|error| self.write_refusal(error))?;
+        self.unbound.remove(&cookie);
+        self.queue.remove(Due::PreAuthentication(cookie));
+        if self.maps.connection(cookie).is_none_or(|now| now.closed_at_ns != 0) {
+            // It closed meanwhile: nothing will remove the binding.
+            self.maps.unbind(cookie);
+            return Err(Refusal::UnbindableSocket);
+        }
+        let connection = abi::Connection { session_id: id.as_u64(), role: role_code, ..connection };
+        if let Some(live) = self.book.get_mut(id) {
+            live.legs.insert(cookie, Leg { role, connection });
+        }
+        let mut record = self.session_record(Event::ConnectionOpened, id, now);
+        describe(&mut record, cookie, &connection);
+        self.audit.write(record);
+        Ok(())
+    }
+
+    /// The connection of a socket that may be bound to the session; `None` if it is bound to it
+    /// already.
+    fn bindable(
+        &mut self,
+        cookie: u64,
+        role: BoundRole,
+        id: Option<SessionId>,
+        now: Now,
+    ) -> Result<Option<abi::Connection>, Refusal> {
+        let Some(connection) = self.maps.connection(cookie) else {
+            let full = self.maps.stats().connections_full > self.losses.connections_full
+                || self.unbound.contains_key(&cookie);
+            return Err(if full { self.capacity() } else { Refusal::UnbindableSocket });
+        };
+        if let Some(binding) = self.maps.binding(cookie) {
+            let same = id.is_some_and(|id| binding.session_id == id.as_u64())
+                && role == BoundRole::Client
+                && binding.role == abi::Role::Client.code();
+            return if same { Ok(None) } else { Err(Refusal::AnotherSession) };
+        }
+        let fitting = match role {
+            BoundRole::Client => abi::Role::Client,
+            BoundRole::Upstream => abi::Role::Pooled,
+        };
+        let open = connection.closed_at_ns == 0 && connection.session_id == 0;
+        if !open || connection.role != fitting.code() {
+            return Err(Refusal::UnbindableSocket);
+        }
+        let accepted_at = BootInstant::from_nanos(connection.opened_at_ns);
+        let limit = accepted_at.saturating_add(self.pre_authentication_timeout);
+        if role == BoundRole::Client && now.boot >= limit {
+            return Err(Refusal::UnbindableSocket);
+        }
+        Ok(Some(connection))
+    }
+
+    /// The client did something. What a gateway says of the future is not believed.
+    fn touch(&mut self, id: SessionId, at: BootInstant, now: Now) {
+        let Some(live) = self.book.get_mut(id) else { return };
+        let before = live.session.last_activity();
+        live.session.touch(at.min(now.boot));
+        if live.session.last_activity() == before {
+            return;
+        }
+        if live.session.limits.idle_timeout.is_some()
+            && let Err(reason) = self.publish_limits(id, now)
+        {
+            self.end(id, reason, now);
+            return;
+        }
+        self.store.touch(id, now.wall);
+    }
+
+    fn record_refused(&self, refused: RefusedRequest, now: Now) {
+        let RefusedRequest { code, detail, client, listener, cookie, principal } = refused;
+        let mut record = Record::new(now.wall, Event::SessionRefused).because(code);
+        if let Some(principal) = principal {
+            record = record.by(&principal);
+        }
+        record.detail = Some(detail);
+        record.client = Some(SocketAddr::new(client.ip().to_canonical(), client.port()));
+        record.listener = Some(listener);
+        record.cookie = Some(cookie);
+        self.audit.write(record);
+    }
+
+    /// A map said no.
+    fn write_refusal(&mut self, error: WriteError) -> Refusal {
+        match error {
+            WriteError::Full => self.capacity(),
+            WriteError::Exists => Refusal::UnbindableSocket,
+            WriteError::Map(source) => {
+                tracing::error!("a map cannot be written: {source}");
+                Refusal::Unavailable
+            }
+        }
+    }
+
+    fn capacity(&mut self) -> Refusal {
+        tracing::warn!("a map is full: raise daemon.max_sessions or daemon.max_connections");
+        Refusal::Capacity
+    }
+
+    fn new_id(&self) -> Result<SessionId, Refusal> {
+        loop {
+            let mut bytes = [0; 8];
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+                .map_err(|_| Refusal::Unavailable)?;
+            match SessionId::from_u64(u64::from_ne_bytes(bytes)) {
+                Some(id) if self.maps.session(id.as_u64()).is_none() => return Ok(id),
+                _ => {}
+            }
+        }
+    }
+}
+
+enum Answer {
+    Session(SessionView),
+    Bound,
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    match refused {
+        Refused::TooOld => Refusal::SessionTooOld,
+        Refused::Expired => Refusal::SessionEnded(EndReason::Token),
+        Refused::Stranger => Refusal::AnotherSession,
+    }
+}

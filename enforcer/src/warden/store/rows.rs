@@ -1,0 +1,187 @@
+//! Rows to values and back. Instants and durations are nanoseconds.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Row, params, types::Type};
+use serde::{
+    Deserialize,
+    de::{IntoDeserializer, value},
+};
+
+use super::{
+    EndedKey, Snapshot, StoredKey, StoredSession,
+    batch::{Batch, SessionChange},
+};
+use crate::{
+    clock::{BootInstant, WallInstant},
+    session::{EndReason, Principal, SessionId, SessionKey},
+};
+
+/// Reads everything.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Snapshot> {
+    let mut keys =
+        connection.prepare("SELECT key, until FROM session_keys WHERE session_id = ?")?;
+    let mut sessions = Vec::new();
+    let mut statement = connection.prepare("SELECT * FROM sessions ORDER BY opened_at, id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut session = session(row)?;
+        session.keys = keys
+            .query_map([row.get::<_, i64>("id")?], |row| {
+                Ok(StoredKey {
+                    key: key(row)?,
+                    until: wall(row, "until")?,
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+        sessions.push(session);
+    }
+    let ended = connection
+        .prepare("SELECT * FROM ended_keys")?
+        .query_map([], ended_key)?
+        .collect::<Result<_, _>>()?;
+    Ok(Snapshot {
+        sessions,
+        ended,
+        set_aside: None,
+    })
+}
+
+/// Forgets keys whose last credential has expired.
+pub(super) fn purge_ended(connection: &Connection, now: WallInstant) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM ended_keys WHERE until <= ?")?
+        .execute([now.as_unix_nanos()])?;
+    Ok(())
+}
+
+/// Writes the batch in one transaction.
+pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for (id, change) in &batch.sessions {
+        match change {
+            SessionChange::Save(session) => save(&transaction, session)?,
+            SessionChange::Touch(at) => {
+                transaction
+                    .prepare_cached("UPDATE sessions SET last_activity = ? WHERE id = ?")?
+                    .execute(params![at.as_unix_nanos(), row_id(*id)])?;
+            }
+            SessionChange::Remove => {
+                transaction
+                    .prepare_cached("DELETE FROM sessions WHERE id = ?")?
+                    .execute([row_id(*id)])?;
+            }
+        }
+    }
+    for ended in batch.ended.values() {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO ended_keys VALUES (?, ?, ?, ?)")?
+            .execute(params![
+                ended.key.as_bytes(),
+                ended.reason.as_str(),
+                ended.ended_at.as_unix_nanos(),
+                ended.until.as_unix_nanos(),
+            ])?;
+    }
+    if let Some(now) = batch.ended.values().map(|ended| ended.ended_at).max() {
+        purge_ended(&transaction, now)?;
+    }
+    transaction.commit()
+}
+
+fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()> {
+    let policies = serde_json::to_string(&session.policies)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    connection
+        .prepare_cached("DELETE FROM session_keys WHERE session_id = ?")?
+        .execute([row_id(session.id)])?;
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            row_id(session.id),
+            session.principal.issuer,
+            session.principal.subject,
+            session.authorized_party,
+            session.names_session,
+            session.started_at.as_unix_nanos(),
+            session.opened_at.as_unix_nanos(),
+            session.deadline.as_unix_nanos(),
+            session.boot_deadline.as_nanos().cast_signed(),
+            session.boot_id,
+            session.token_expires_at.as_unix_nanos(),
+            policies,
+            session.idle_timeout.map(nanos),
+            session.last_activity.as_unix_nanos(),
+        ])?;
+    for stored in &session.keys {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO session_keys VALUES (?, ?, ?)")?
+            .execute(params![
+                stored.key.as_bytes(),
+                row_id(session.id),
+                stored.until.as_unix_nanos(),
+            ])?;
+    }
+    Ok(())
+}
+
+fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
+    let id = SessionId::from_u64(row.get::<_, i64>("id")?.cast_unsigned())
+        .ok_or_else(|| unreadable("a session's id is 0"))?;
+    let policies: String = row.get("policies")?;
+    Ok(StoredSession {
+        id,
+        keys: Vec::new(),
+        principal: Principal {
+            issuer: row.get("issuer")?,
+            subject: row.get("subject")?,
+        },
+        authorized_party: row.get("authorized_party")?,
+        names_session: row.get("names_session")?,
+        started_at: wall(row, "started_at")?,
+        opened_at: wall(row, "opened_at")?,
+        deadline: wall(row, "deadline")?,
+        boot_deadline: BootInstant::from_nanos(row.get::<_, i64>("boot_deadline")?.cast_unsigned()),
+        boot_id: row.get("boot_id")?,
+        token_expires_at: wall(row, "token_expires_at")?,
+        policies: serde_json::from_str(&policies).map_err(unreadable)?,
+        idle_timeout: row
+            .get::<_, Option<i64>>("idle_timeout")?
+            .map(|nanos| Duration::from_nanos(nanos.cast_unsigned())),
+        last_activity: wall(row, "last_activity")?,
+    })
+}
+
+fn ended_key(row: &Row<'_>) -> rusqlite::Result<EndedKey> {
+    let reason: String = row.get("reason")?;
+    let reason: Result<_, value::Error> = EndReason::deserialize(reason.into_deserializer());
+    Ok(EndedKey {
+        key: key(row)?,
+        reason: reason.map_err(unreadable)?,
+        ended_at: wall(row, "ended_at")?,
+        until: wall(row, "until")?,
+    })
+}
+
+fn key(row: &Row<'_>) -> rusqlite::Result<SessionKey> {
+    row.get("key").map(SessionKey::from_bytes)
+}
+
+fn wall(row: &Row<'_>, column: &str) -> rusqlite::Result<WallInstant> {
+    row.get(column).map(WallInstant::from_unix_nanos)
+}
+
+/// Ids use all 64 bits and SQLite's integers are signed: the bits are what is kept.
+const fn row_id(id: SessionId) -> i64 {
+    id.as_u64().cast_signed()
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Text, cause.into())
+}

@@ -1,0 +1,258 @@
+use std::{fs, path::Path};
+
+use super::*;
+
+const NOW: WallInstant = WallInstant::from_unix_seconds(1_700_000_000);
+
+fn id(number: u64) -> SessionId {
+    SessionId::from_u64(number).unwrap()
+}
+
+fn later(seconds: u64) -> WallInstant {
+    NOW.saturating_add(Duration::from_secs(seconds))
+}
+
+fn key(number: u8, until: WallInstant) -> StoredKey {
+    StoredKey {
+        key: SessionKey::from_bytes([number; 32]),
+        until,
+    }
+}
+
+fn session(number: u64) -> StoredSession {
+    StoredSession {
+        id: id(number),
+        keys: vec![key(1, later(60)), key(2, later(90))],
+        principal: Principal {
+            issuer: "https://idp.example".to_owned(),
+            subject: "alice".to_owned(),
+        },
+        authorized_party: Some("app".to_owned()),
+        names_session: true,
+        started_at: NOW,
+        opened_at: later(1),
+        deadline: later(900),
+        boot_deadline: BootInstant::from_nanos(12_345),
+        boot_id: "11111111-2222-3333-4444-555555555555".to_owned(),
+        token_expires_at: later(90),
+        policies: vec!["default".to_owned(), "pci, \"dss\"".to_owned()],
+        idle_timeout: Some(Duration::from_millis(300_500)),
+        last_activity: later(2),
+    }
+}
+
+/// Waits for the writer of a store that was just dropped.
+fn open(path: &Path, now: WallInstant) -> (StoreHandle, Snapshot) {
+    Store::open(path, now).unwrap()
+}
+
+fn reopen(path: &Path, store: StoreHandle, now: WallInstant) -> (StoreHandle, Snapshot) {
+    drop(store);
+    open(path, now)
+}
+
+#[test]
+fn sessions_are_there_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (store, snapshot) = open(&path, NOW);
+    assert_eq!(snapshot, Snapshot::default());
+
+    let first = session(u64::MAX);
+    let mut second = session(2);
+    second.keys = vec![key(3, later(60))];
+    second.authorized_party = None;
+    second.idle_timeout = None;
+    second.opened_at = later(5);
+    store.save(first.clone());
+    store.save(second.clone());
+    let (store, snapshot) = reopen(&path, store, NOW);
+    assert_eq!(snapshot.sessions, [first.clone(), second.clone()]);
+
+    second.keys.push(key(4, later(120)));
+    second.deadline = later(1_000);
+    store.touch(first.id, later(10));
+    store.save(second.clone());
+    store.touch(second.id, later(20));
+    let (_store, snapshot) = reopen(&path, store, NOW);
+    let touched = |mut session: StoredSession, at| {
+        session.last_activity = at;
+        session
+    };
+    let expected = [touched(first, later(10)), touched(second, later(20))];
+    assert_eq!(snapshot.sessions, expected);
+}
+
+#[test]
+fn ended_keys_are_refused_until_they_expire() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (store, _) = open(&path, NOW);
+    let session = session(1);
+    store.save(session.clone());
+    store.flush().wait().unwrap();
+    store.end(session.id, session.keys, EndReason::Revoked, later(10));
+    let (store, snapshot) = reopen(&path, store, later(20));
+    assert_eq!(snapshot.sessions, []);
+    let ended = |StoredKey { key, until }| EndedKey {
+        key,
+        reason: EndReason::Revoked,
+        ended_at: later(10),
+        until,
+    };
+    assert_eq!(
+        snapshot.ended,
+        [ended(key(1, later(60))), ended(key(2, later(90)))]
+    );
+
+    let (store, snapshot) = reopen(&path, store, later(60));
+    assert_eq!(snapshot.ended, [ended(key(2, later(90)))]);
+
+    // The next end takes expired ones along.
+    store.end(id(9), vec![key(9, later(300))], EndReason::Idle, later(200));
+    let (_store, snapshot) = reopen(&path, store, NOW);
+    assert_eq!(snapshot.ended.len(), 1);
+    assert_eq!(snapshot.ended[0].reason, EndReason::Idle);
+}
+
+#[test]
+fn a_session_that_ended_in_the_same_commit_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (store, _) = open(&path, NOW);
+    store.save(session(1));
+    store.end(id(1), vec![key(1, later(60))], EndReason::Logout, NOW);
+    store.touch(id(1), later(3));
+    let (_store, snapshot) = reopen(&path, store, NOW);
+    assert_eq!(snapshot.sessions, []);
+    assert_eq!(snapshot.ended.len(), 1);
+}
+
+#[test]
+fn a_damaged_database_is_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    fs::write(
+        &path,
+        "not a database, but long enough to look like one".repeat(99),
+    )
+    .unwrap();
+    let (store, snapshot) = open(&path, NOW);
+    let aside = folder.path().join("enforcer.db.corrupt-1700000000");
+    assert_eq!(snapshot.set_aside.as_deref(), Some(&*aside));
+    assert!(fs::read(&aside).unwrap().starts_with(b"not a database"));
+    store.save(session(1));
+    store.flush().wait().unwrap();
+}
+
+#[test]
+fn a_page_of_garbage_in_a_database_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (store, _) = open(&path, NOW);
+    for number in 1..200 {
+        let mut session = session(number);
+        session.keys = Vec::new();
+        store.save(session);
+    }
+    let (store, snapshot) = reopen(&path, store, NOW);
+    assert_eq!(snapshot.sessions.len(), 199);
+    drop(reopen(&path, store, NOW));
+    let mut bytes = fs::read(&path).unwrap();
+    assert!(bytes.len() > 5 * 4096, "{}", bytes.len());
+    for page in bytes.chunks_mut(4096).skip(1) {
+        page[..64].fill(0xa5);
+    }
+    fs::write(&path, bytes).unwrap();
+    let (_store, snapshot) = open(&path, NOW);
+    assert!(snapshot.set_aside.is_some());
+    assert_eq!(snapshot.sessions, []);
+}
+
+#[test]
+fn rows_that_are_not_ours_are_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (store, _) = open(&path, NOW);
+    store.end(id(1), vec![key(1, later(60))], EndReason::Logout, NOW);
+    drop(reopen(&path, store, NOW));
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute("UPDATE ended_keys SET reason = 'boredom'", [])
+        .unwrap();
+    drop(connection);
+    let (_store, snapshot) = open(&path, NOW);
+    assert!(snapshot.set_aside.is_some());
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Store::open(&file.join("enforcer.db"), NOW).unwrap_err();
+    assert!(matches!(error, StoreError::Open { .. }), "{error}");
+}
+
+#[test]
+fn a_store_has_one_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (_store, _) = open(&path, NOW);
+    let error = Store::open(&path, NOW).unwrap_err();
+    assert!(matches!(error, StoreError::InUse(_)), "{error}");
+}
+
+#[test]
+fn a_database_of_a_later_version_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(connection);
+    let error = Store::open(&path, NOW).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Newer { found: 99, .. }),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn commits_that_fail_are_counted_and_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (mut connection, _) = database::open(&path, NOW).unwrap();
+    connection.pragma_update(None, "query_only", true).unwrap();
+    let mut batch = batch::Batch::default();
+    batch.save(session(1));
+    assert!(rows::commit(&mut connection, &batch).is_err());
+    connection.pragma_update(None, "query_only", false).unwrap();
+    rows::commit(&mut connection, &batch).unwrap();
+    assert_eq!(rows::load(&connection).unwrap().sessions, [session(1)]);
+}
+
+#[test]
+fn a_store_that_cannot_be_written_says_so_to_who_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (connection, _) = database::open(&path, NOW).unwrap();
+    connection.pragma_update(None, "query_only", true).unwrap();
+    let store = writer::start(connection, StoreHealth::default()).unwrap();
+    store.save(session(1));
+    store.end(id(2), Vec::new(), EndReason::Idle, NOW);
+    let error = store.flush().wait().unwrap_err();
+    assert!(matches!(error, FlushError::Failed(_)), "{error}");
+    let health = store.health();
+    assert!(health.errors > 0 && health.last_error.is_some() && health.queued == 2);
+}
+
+#[test]
+fn a_store_in_memory_says_so() {
+    let store = Store::in_memory().unwrap();
+    store.save(session(1));
+    store.flush().wait().unwrap();
+    let health = store.health();
+    assert_eq!((health.path.as_ref(), health.queued), (None, 0));
+    assert!(!health.works());
+}

@@ -1,0 +1,168 @@
+//! The daemon's configuration file, as tests change it.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+/// The whole file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// `[daemon]`
+    pub daemon: Daemon,
+    /// `[listeners.NAME]`
+    pub listeners: BTreeMap<String, Listener>,
+    /// `[identity]`
+    pub identity: Identity,
+    /// `[policies.NAME]`
+    pub policies: BTreeMap<String, Policy>,
+    /// `[[routes]]`
+    pub routes: Vec<Route>,
+}
+
+/// `[daemon]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Daemon {
+    pub state_dir: PathBuf,
+    pub runtime_dir: PathBuf,
+    pub bpf_dir: PathBuf,
+    pub cgroup: PathBuf,
+    pub user: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_authentication_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_sessions: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+}
+
+/// `[listeners.NAME]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub protocol: String,
+    pub tls: ServerTls,
+}
+
+/// `tls` of a listener.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct ServerTls {
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+}
+
+/// `[identity]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Identity {
+    pub jwt: Vec<JwtIssuer>,
+}
+
+/// `[[identity.jwt]]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct JwtIssuer {
+    pub issuer: String,
+    pub audience: String,
+    #[serde(flatten)]
+    pub keys: Keys,
+    pub algorithms: Vec<String>,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub enum Keys {
+    JwksFile(PathBuf),
+    PublicKeyFile(PathBuf),
+    SecretFile(PathBuf),
+}
+
+/// `[policies.NAME]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Policy {
+    pub max_session: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warn_before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub farewell: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity: Option<String>,
+}
+
+/// `[[routes]]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Route {
+    pub listener: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    pub upstream: String,
+    pub policy: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_tls: Option<UpstreamTls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_pool: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_timeout: Option<String>,
+}
+
+/// `upstream_tls` of a route.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct UpstreamTls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub private_key: PathBuf,
+    pub server_name: String,
+}
+
+/// Name of the one listener and the one policy.
+pub const MAIN: &str = "main";
+
+impl Config {
+    /// The file's text.
+    pub fn text(&self) -> Result<String> {
+        toml::to_string(self).context("write the configuration")
+    }
+
+    /// The one policy.
+    pub fn policy(&mut self) -> &mut Policy {
+        self.policies.entry(MAIN.to_owned()).or_default()
+    }
+}
+
+impl Default for Policy {
+    /// An hour, and no farewell: what is there at the deadline is the kernel's to cut.
+    fn default() -> Self {
+        Self {
+            max_session: "1h".to_owned(),
+            idle_timeout: None,
+            warn_before: None,
+            farewell: Some("0s".to_owned()),
+            activity: None,
+        }
+    }
+}
+
+impl Route {
+    /// Everything on the one listener, under the one policy, to `upstream`.
+    pub fn to(upstream: impl Into<String>) -> Self {
+        Self {
+            listener: MAIN.to_owned(),
+            path: None,
+            upstream: upstream.into(),
+            policy: MAIN.to_owned(),
+            upstream_tls: None,
+            upstream_pool: None,
+            response_timeout: None,
+        }
+    }
+}

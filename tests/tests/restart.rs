@@ -1,0 +1,187 @@
+//! Processes are killed; limits, sessions and listeners outlive them.
+
+use std::{
+    net::TcpStream,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use enforcer_tests::{
+    Scene, Streams,
+    client::{Client, Pattern},
+    daemon::{self, Daemon},
+    namespace::Task,
+    process::send,
+    wait,
+};
+use rustix::process::Signal;
+use serde_json::Value;
+
+/// The one live session.
+fn session(daemon: &Daemon<'_>) -> (Value, Value) {
+    let listing = daemon
+        .cli(&["sessions", "--json"])
+        .and_then(|output| output.json());
+    let listing = listing.expect("a listing");
+    let sessions = listing.as_array().expect("a list of sessions");
+    assert_eq!(sessions.len(), 1, "{listing}");
+    (sessions[0]["id"].clone(), sessions[0]["deadline"].clone())
+}
+
+fn is_served(client: &Client, token: &str) -> bool {
+    client
+        .get("/headers", token)
+        .is_ok_and(|answer| answer.status == 200)
+}
+
+#[test]
+fn a_killed_gateway_is_replaced_and_the_session_goes_on_as_it_was() {
+    let scene = Scene::new("gateway-killed").unwrap();
+    let daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let token = scene.token("alice").unwrap();
+    assert!(is_served(&client, &token));
+    let before = session(&daemon);
+
+    let killed = daemon.gateway_pid().unwrap();
+    send(killed, Signal::KILL).unwrap();
+    wait::until("another gateway served", || {
+        is_served(&client, &token).then_some(())
+    })
+    .unwrap();
+    assert_ne!(daemon.gateway_pid().unwrap(), killed);
+    assert_eq!(session(&daemon), before);
+    daemon
+        .wait_for_audit("gateway_died", |record| record["pid"] == killed)
+        .unwrap();
+}
+
+#[test]
+fn without_a_warden_the_gateway_serves_on_and_the_deadline_still_cuts() {
+    let scene = Scene::new("warden-killed").unwrap();
+    let mut daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(3));
+    let token = scene.token_until("alice", deadline).unwrap();
+
+    let streams = Streams::start(&scene.client().unwrap(), &token).unwrap();
+    wait::until_wall(deadline.saturating_sub(Duration::from_secs(2)));
+    daemon.kill_warden().unwrap();
+    let ended = streams.end().unwrap();
+
+    let wire = capture.finish().unwrap();
+    ended.check_flow(&wire, deadline).unwrap();
+    ended.check_cut(&wire, deadline).unwrap();
+}
+
+#[test]
+fn a_new_warden_takes_sessions_and_listeners_over_and_no_connection_is_refused() {
+    let scene = Scene::new("takeover").unwrap();
+    let mut daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let client = scene.client().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(5));
+    let token = scene.token_until("alice", deadline).unwrap();
+    let streams = Streams::start(&client, &token).unwrap();
+    let before = session(&daemon);
+    let old_gateway = daemon.gateway_pid().unwrap();
+    let knocking = Knocking::start(&scene, &client);
+
+    daemon.kill_warden().unwrap();
+    daemon.start_again().unwrap();
+    wait::until("a new gateway served", || {
+        let gateways = daemon.gateway_pids().ok()?;
+        let new = gateways.iter().any(|gateway| *gateway != old_gateway);
+        (new && is_served(&client, &token)).then_some(())
+    })
+    .unwrap();
+    let (knocks, refused) = knocking.stop();
+    assert_eq!(refused, 0, "of {knocks} connections");
+    assert!(knocks > 10);
+
+    assert_eq!(session(&daemon), before);
+    streams.wait_for_data().unwrap();
+    let ended = streams.end().unwrap();
+    let wire = capture.finish().unwrap();
+    ended.check_cut(&wire, deadline).unwrap();
+    ended.check_flow(&wire, deadline).unwrap();
+}
+
+#[test]
+fn a_session_outlives_sigterm_and_a_new_start() {
+    let scene = Scene::new("restart").unwrap();
+    let mut daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let token = scene.token("alice").unwrap();
+    assert!(is_served(&client, &token));
+    let before = session(&daemon);
+
+    let status = daemon.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(scene.bed.bpf_dir().join("SESSIONS").exists());
+    daemon.start_again().unwrap();
+    assert!(is_served(&client, &token));
+    assert_eq!(session(&daemon), before);
+}
+
+#[test]
+fn unload_leaves_nothing_in_the_kernel() {
+    let scene = Scene::new("unload").unwrap();
+    let mut daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let socket = client
+        .websocket("/echo", &scene.token("alice").unwrap())
+        .unwrap();
+    let _talk = socket.talk(Pattern::default());
+
+    let outcome = daemon.cli(&["unload"]).unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    wait::until("the daemon ended", || daemon.ended().unwrap()).unwrap();
+    assert!(!scene.bed.bpf_dir().exists());
+    let cgroup = scene.bed.daemon_cgroup().unwrap();
+    if cgroup.exists() {
+        let attached = Command::new("bpftool")
+            .args(["cgroup", "show"])
+            .arg(&cgroup)
+            .output();
+        assert_eq!(String::from_utf8_lossy(&attached.unwrap().stdout), "");
+    }
+    let again = daemon::run_cli(&scene.bed, &["status"]).unwrap();
+    assert_eq!(again.code, 1, "{again:?}");
+}
+
+/// Connects again and again.
+struct Knocking {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<(usize, usize)>,
+}
+
+impl Knocking {
+    fn start(scene: &Scene, client: &Client) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, server) = (Arc::clone(&stop), client.server());
+        let runtime = scene.bed.client().runtime(1).expect("a runtime");
+        let thread = thread::spawn(move || {
+            let (mut knocks, mut refused) = (0, 0);
+            while !stopped.load(Ordering::Relaxed) {
+                let connect = async move { TcpStream::connect(server).is_ok() };
+                let connected = Task::spawn(runtime.handle(), connect).join();
+                knocks += 1;
+                refused += usize::from(!connected.expect("an attempt"));
+                thread::sleep(Duration::from_millis(5));
+            }
+            (knocks, refused)
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the knocking thread")
+    }
+}
