@@ -365,14 +365,14 @@ async fn who_does_not_speak_tls_is_told_so() {
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"));
     assert!(answer.contains("this port speaks TLS"));
 
-    let mut garbage = TcpStream::connect(world.address).await.unwrap();
-    garbage
-        .write_all(&[0x16, 3, 1, 0, 4, 9, 9, 9, 9])
-        .await
-        .unwrap();
-    let mut answer = Vec::new();
-    let _ = garbage.read_to_end(&mut answer).await;
-    assert_eq!(answer.first(), Some(&0x15), "an alert");
+    // A record that is none, and a ClientHello that is none.
+    for garbage in [&[0x99; 16][..], &[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0xff]] {
+        let mut client = TcpStream::connect(world.address).await.unwrap();
+        client.write_all(garbage).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer.first(), Some(&0x15), "an alert");
+    }
     for code in ["plain_http", "tls_failed"] {
         world
             .warden
