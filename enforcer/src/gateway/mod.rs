@@ -153,14 +153,16 @@ impl Server {
 
 fn handle_signals(link: &Arc<Link>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    // The terminal sends this to the warden too, and the warden decides what comes of it.
+    // A terminal sends these to the warden too, and the warden decides what comes of it.
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let link = Arc::clone(link);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => link.drain(),
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
             }
         }
     });

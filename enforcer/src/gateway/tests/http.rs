@@ -352,6 +352,77 @@ async fn a_sessions_own_connection_is_bound_before_its_first_byte() {
 }
 
 #[tokio::test]
+async fn responses_without_a_body_pass_as_they_are() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        while let Some(head) = read_head(&mut stream).await {
+            let answer: &[u8] = match head.split(' ').next() {
+                Some("HEAD") => b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+                Some("DELETE") => b"HTTP/1.1 204 No Content\r\n\r\n",
+                _ => b"HTTP/1.1 304 Not Modified\r\n\r\n",
+            };
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    let world = World::simple(address).await;
+    let mut client = world.connect().await;
+    let token = token("a", 60);
+    for (method, status, length) in [
+        ("HEAD", "200", true),
+        ("DELETE", "204", false),
+        ("GET", "304", false),
+    ] {
+        client
+            .write(format!(
+                "{method} / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+            ))
+            .await;
+        let head = client.head().await;
+        assert_eq!(head.split(' ').nth(1), Some(status));
+        assert_eq!(head.contains("content-length: 5\r\n"), length, "{head}");
+        assert!(!head.contains("transfer-encoding"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_pass_both_ways() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let upstream = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let head = read_head(&mut stream).await.unwrap();
+        assert!(head.contains("te: trailers\r\n"), "{head}");
+        let mut body = Vec::new();
+        while !body.ends_with(b"sum: 1\r\n\r\n") {
+            body.push(stream.read_u8().await.unwrap());
+        }
+        stream
+            .write_all(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sum\r\n\r\n\
+                  1\r\nx\r\n0\r\nSum: 2\r\n\r\n",
+            )
+            .await
+            .unwrap();
+    });
+    let world = World::simple(address).await;
+    let mut client = world.connect().await;
+    client
+        .write(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nTE: trailers\r\n\
+             Connection: TE\r\nTrailer: Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+             1\r\ny\r\n0\r\nSum: 1\r\n\r\n",
+            token("a", 60)
+        ))
+        .await;
+    client.head().await;
+    let body = b"1\r\nx\r\n0\r\nsum: 2\r\n\r\n";
+    assert_eq!(client.exactly(body.len()).await, body);
+    upstream.await.unwrap();
+}
+
+#[tokio::test]
 async fn who_does_not_speak_tls_is_told_so() {
     let upstream = EchoUpstream::start().await;
     let world = World::simple(upstream.address).await;

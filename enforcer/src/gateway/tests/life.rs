@@ -100,6 +100,10 @@ async fn without_a_warden_bound_sessions_go_on_and_new_ones_wait() {
     let listener = std::net::TcpListener::from(fds.remove(0));
     assert_eq!(listener.local_addr().unwrap(), world.address);
 
+    // Activity that nobody heard of follows.
+    let (message, _) = next.recv::<ToWarden>().await.unwrap().unwrap();
+    assert!(matches!(message, ToWarden::Touch { .. }), "{message:?}");
+
     next.send(&ToGateway::Drain).await.unwrap();
     assert_eq!(bound.rest().await, (Vec::new(), true));
     assert_eq!(unbound.rest().await, (Vec::new(), true));
