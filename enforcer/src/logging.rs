@@ -8,14 +8,20 @@ const LEVEL: &str = "ENFORCER_LOG";
 
 /// Starts logging. The eBPF programs' lines and other crates' `log` records come along.
 pub fn init() {
-    let level = std::env::var(LEVEL).ok().and_then(|level| level.parse().ok());
+    let level = std::env::var(LEVEL)
+        .ok()
+        .and_then(|level| level.parse().ok());
     let journald = std::env::var_os("JOURNAL_STREAM").is_some();
     let lines = fmt()
         .with_max_level(level.unwrap_or(LevelFilter::INFO))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
     // journald has the time already.
-    let started = if journald { lines.without_time().try_init() } else { lines.try_init() };
+    let started = if journald {
+        lines.without_time().try_init()
+    } else {
+        lines.try_init()
+    };
     // Fails only if logging was started before.
     drop(started);
 }

@@ -101,7 +101,7 @@ impl Capture {
             socket.send_to(b"end", (bed::DAEMON_IPV4, MARKER_PORT))?;
             Ok(())
         };
-        let sent = crate::namespace::Task::spawn(runtime.handle(), send()).join()?;
+        let sent = crate::namespace::Task::spawn(&runtime, send()).join()?;
         sent.context("mark the end of the capture")
     }
 

@@ -1,6 +1,13 @@
 //! Where processes and tasks run: a network namespace of the bed's, or the host's own.
 
-use std::{fs::File, os::fd::AsFd as _, path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{
+    fs::File,
+    os::fd::AsFd as _,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -27,7 +34,7 @@ impl Namespace {
     /// A runtime all of whose threads, and so all of whose sockets, are in this namespace.
     ///
     /// Work must be spawned on it: what `block_on` runs stays in the caller's namespace.
-    pub fn runtime(&self, workers: usize) -> Result<Runtime> {
+    pub fn runtime(&self, workers: usize) -> Result<Arc<Runtime>> {
         let file = self.file();
         let make = move || -> Result<Runtime> {
             if let Some(file) = file {
@@ -42,7 +49,7 @@ impl Namespace {
                 .context("start a runtime")
         };
         match thread::spawn(make).join() {
-            Ok(runtime) => runtime,
+            Ok(runtime) => runtime.map(Arc::new),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -54,16 +61,15 @@ const LONGEST_TASK: Duration = Duration::from_secs(60);
 /// Something running on a runtime, seen from a thread that isn't.
 #[derive(Debug)]
 pub struct Task<T> {
+    /// Kept up: a runtime that is dropped ends its tasks.
+    _runtime: Arc<Runtime>,
     result: mpsc::Receiver<T>,
     abort: tokio::task::AbortHandle,
 }
 
 impl<T: Send + 'static> Task<T> {
     /// Starts `future` on `runtime`.
-    pub fn spawn(
-        runtime: &tokio::runtime::Handle,
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> Self {
+    pub fn spawn(runtime: &Arc<Runtime>, future: impl Future<Output = T> + Send + 'static) -> Self {
         let (send, result) = mpsc::sync_channel(1);
         let abort = runtime
             .spawn(async move {
@@ -72,7 +78,11 @@ impl<T: Send + 'static> Task<T> {
                 let _ = send.send(value);
             })
             .abort_handle();
-        Self { result, abort }
+        Self {
+            _runtime: Arc::clone(runtime),
+            result,
+            abort,
+        }
     }
 
     /// Waits for its end.

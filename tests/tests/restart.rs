@@ -170,7 +170,7 @@ impl Knocking {
             let (mut knocks, mut refused) = (0, 0);
             while !stopped.load(Ordering::Relaxed) {
                 let connect = async move { TcpStream::connect(server).is_ok() };
-                let connected = Task::spawn(runtime.handle(), connect).join();
+                let connected = Task::spawn(&runtime, connect).join();
                 knocks += 1;
                 refused += usize::from(!connected.expect("an attempt"));
                 thread::sleep(Duration::from_millis(5));

@@ -221,9 +221,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             status::run(&args.target.socket()?, args.json, || pins::inspect(&daemon))
         }
         Command::Sessions(args) => run_sessions(args),
-        Command::Maps(args) => {
-            maps::run(&pins::read_maps(&args.target.daemon()?)?, Now::read(), args.json)
-        }
+        Command::Maps(args) => maps::run(
+            &pins::read_maps(&args.target.daemon()?)?,
+            Now::read(),
+            args.json,
+        ),
         Command::Audit(args) => run_audit(args),
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
@@ -257,7 +259,13 @@ fn run_audit(args: AuditArgs) -> Result<ExitCode> {
     };
     let follow = if args.follow { Follow::Yes } else { Follow::No };
     let log = args.target.config.daemon()?.state_dir.join(LOG_NAME);
-    audit::run(&args.target.socket()?, Some(&log), filter, follow, args.json)
+    audit::run(
+        &args.target.socket()?,
+        Some(&log),
+        filter,
+        follow,
+        args.json,
+    )
 }
 
 /// Prints what clap has to say: help and version as asked for, or what is wrong.

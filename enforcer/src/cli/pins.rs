@@ -16,7 +16,10 @@ use crate::{
 pub(super) fn inspect(daemon: &Daemon) -> Result<Pins> {
     let cgroup = DaemonCgroup::locate(daemon.cgroup.as_deref())?;
     let inspection = attach::inspect(&daemon.bpf_dir, &cgroup);
-    Ok(Pins { programs: program_statuses(&inspection), maps: map_statuses(&inspection, None) })
+    Ok(Pins {
+        programs: program_statuses(&inspection),
+        maps: map_statuses(&inspection, None),
+    })
 }
 
 /// The programs of an inspection, as they are reported.
@@ -74,7 +77,10 @@ pub(super) fn remove(daemon: &Daemon) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     if daemon.bpf_dir.exists() {
         attach::remove(&daemon.bpf_dir)?;
-        removed.push(format!("the programs and maps pinned in {}", daemon.bpf_dir.display()));
+        removed.push(format!(
+            "the programs and maps pinned in {}",
+            daemon.bpf_dir.display()
+        ));
     }
     if cgroup.path().exists() {
         cgroup.kill_gateways();

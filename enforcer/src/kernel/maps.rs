@@ -199,7 +199,10 @@ fn entries<T: Borrow<MapData>, V: Pod>(map: &HashMap<T, u64, V>) -> Vec<(u64, V)
 }
 
 fn fill<V: Pod>(map: &HashMap<MapData, u64, V>, capacity: u64) -> Fill {
-    Fill { entries: map.keys().filter_map(Result::ok).count() as u64, capacity }
+    Fill {
+        entries: map.keys().filter_map(Result::ok).count() as u64,
+        capacity,
+    }
 }
 
 fn write<V: Pod>(

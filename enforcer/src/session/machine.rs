@@ -111,7 +111,9 @@ impl Session {
         limits: &Limits,
         now: Now,
     ) -> Result<Self, Refused> {
-        let started_at = credential.authenticated_at.map_or(now.wall, |at| at.min(now.wall));
+        let started_at = credential
+            .authenticated_at
+            .map_or(now.wall, |at| at.min(now.wall));
         let deadline = deadline(started_at, credential.expires_at, limits, now);
         if credential.expires_at <= now.wall {
             return Err(Refused::Expired);
@@ -124,7 +126,10 @@ impl Session {
             principal: credential.principal.clone(),
             authorized_party: credential.authorized_party.clone(),
             names_session: credential.names_session,
-            keys: vec![KeyUse { key: credential.key, until: credential.expires_at }],
+            keys: vec![KeyUse {
+                key: credential.key,
+                until: credential.expires_at,
+            }],
             started_at,
             token_expires_at: credential.expires_at,
             limits: limits.clone(),
@@ -161,9 +166,18 @@ impl Session {
     /// When it ends as things stand. `payload` is the client's last payload as the kernel saw it;
     /// it counts if the limits say so.
     pub fn limit(&self, payload: Option<BootInstant>) -> Limit {
-        let Some(at) = self.idle_at(payload) else { return self.deadline };
-        let idle = Limit { at, reason: EndReason::Idle };
-        if idle.at < self.deadline.at { idle } else { self.deadline }
+        let Some(at) = self.idle_at(payload) else {
+            return self.deadline;
+        };
+        let idle = Limit {
+            at,
+            reason: EndReason::Idle,
+        };
+        if idle.at < self.deadline.at {
+            idle
+        } else {
+            self.deadline
+        }
     }
 
     /// When it ends if nothing more is heard of the client; `None` without an idle timeout.
@@ -179,8 +193,12 @@ impl Session {
     /// What is to be done now; moves the phase accordingly.
     pub fn advance(&mut self, now: BootInstant, payload: Option<BootInstant>) -> Step {
         let limit = self.limit(payload);
-        let farewell_at = limit.at.saturating_sub(self.lead(limit, self.limits.farewell));
-        let warn_at = limit.at.saturating_sub(self.lead(limit, self.limits.warn_before));
+        let farewell_at = limit
+            .at
+            .saturating_sub(self.lead(limit, self.limits.farewell));
+        let warn_at = limit
+            .at
+            .saturating_sub(self.lead(limit, self.limits.warn_before));
         if now >= limit.at {
             return Step::End(limit);
         }
@@ -214,7 +232,12 @@ impl Session {
         }
         let limits = self.limits.strictest(limits);
         let joined = Self {
-            deadline: self.earlier(deadline(self.started_at, self.token_expires_at, &limits, now)),
+            deadline: self.earlier(deadline(
+                self.started_at,
+                self.token_expires_at,
+                &limits,
+                now,
+            )),
             limits,
             ..self.clone()
         };
@@ -235,9 +258,16 @@ impl Session {
         if credential.expires_at <= now.wall {
             return Err(Refused::Expired);
         }
-        match self.keys.iter_mut().find(|known| known.key == credential.key) {
+        match self
+            .keys
+            .iter_mut()
+            .find(|known| known.key == credential.key)
+        {
             Some(known) => known.until = known.until.max(credential.expires_at),
-            None => self.keys.push(KeyUse { key: credential.key, until: credential.expires_at }),
+            None => self.keys.push(KeyUse {
+                key: credential.key,
+                until: credential.expires_at,
+            }),
         }
         if credential.expires_at > self.token_expires_at {
             self.token_expires_at = credential.expires_at;
@@ -263,7 +293,11 @@ impl Session {
     }
 
     fn earlier(&self, deadline: Limit) -> Limit {
-        if deadline.at < self.deadline.at { deadline } else { self.deadline }
+        if deadline.at < self.deadline.at {
+            deadline
+        } else {
+            self.deadline
+        }
     }
 
     /// How long before the limit something is said: for idle limits at most half the timeout, or
@@ -284,9 +318,15 @@ fn deadline(
 ) -> Limit {
     let session_ends_at = started_at.saturating_add(limits.max_session);
     if token_expires_at < session_ends_at {
-        Limit { at: now.boot_at(token_expires_at), reason: EndReason::Token }
+        Limit {
+            at: now.boot_at(token_expires_at),
+            reason: EndReason::Token,
+        }
     } else {
-        Limit { at: now.boot_at(session_ends_at), reason: EndReason::Deadline }
+        Limit {
+            at: now.boot_at(session_ends_at),
+            reason: EndReason::Deadline,
+        }
     }
 }
 
@@ -304,7 +344,10 @@ mod tests {
 
     fn after(seconds: u64) -> Now {
         let passed = Duration::from_secs(seconds);
-        Now { boot: START.boot.saturating_add(passed), wall: START.wall.saturating_add(passed) }
+        Now {
+            boot: START.boot.saturating_add(passed),
+            wall: START.wall.saturating_add(passed),
+        }
     }
 
     fn limits(max_session: u64, idle_timeout: Option<u64>) -> Limits {
@@ -320,7 +363,10 @@ mod tests {
 
     fn credential(key: &[u8], expires_in: u64) -> Credential {
         Credential {
-            principal: Principal { issuer: "iss".into(), subject: "sub".into() },
+            principal: Principal {
+                issuer: "iss".into(),
+                subject: "sub".into(),
+            },
             key: SessionKey::from_token(key),
             names_session: false,
             authorized_party: None,
@@ -336,8 +382,14 @@ mod tests {
 
     #[test]
     fn the_life_of_a_session_follows_the_table() {
-        let idle = |at| Limit { at: after(at).boot, reason: EndReason::Idle };
-        let token = |at| Limit { at: after(at).boot, reason: EndReason::Token };
+        let idle = |at| Limit {
+            at: after(at).boot,
+            reason: EndReason::Idle,
+        };
+        let token = |at| Limit {
+            at: after(at).boot,
+            reason: EndReason::Token,
+        };
         let mut session = open(100, &limits(1000, Some(30)));
         // (now, touched before, expected step, expected phase)
         let table = [
@@ -364,8 +416,14 @@ mod tests {
 
     #[test]
     fn the_deadline_is_the_earlier_of_max_session_and_exp_and_counts_from_auth_time() {
-        assert_eq!(open(50, &limits(100, None)).deadline().reason, EndReason::Token);
-        assert_eq!(open(200, &limits(100, None)).deadline().reason, EndReason::Deadline);
+        assert_eq!(
+            open(50, &limits(100, None)).deadline().reason,
+            EndReason::Token
+        );
+        assert_eq!(
+            open(200, &limits(100, None)).deadline().reason,
+            EndReason::Deadline
+        );
         let mut old = credential(b"t", 200);
         old.authenticated_at = Some(START.wall.saturating_sub(Duration::from_secs(60)));
         let id = SessionId::from_u64(1).unwrap();
@@ -381,11 +439,29 @@ mod tests {
     fn renewal_moves_the_deadline_with_the_token_but_never_past_max_session() {
         let mut session = open(50, &limits(100, None));
         session.renew(&credential(b"newer", 80), after(10)).unwrap();
-        assert_eq!(session.deadline(), Limit { at: after(80).boot, reason: EndReason::Token });
-        session.renew(&credential(b"newest", 500), after(20)).unwrap();
-        assert_eq!(session.deadline(), Limit { at: after(100).boot, reason: EndReason::Deadline });
+        assert_eq!(
+            session.deadline(),
+            Limit {
+                at: after(80).boot,
+                reason: EndReason::Token
+            }
+        );
+        session
+            .renew(&credential(b"newest", 500), after(20))
+            .unwrap();
+        assert_eq!(
+            session.deadline(),
+            Limit {
+                at: after(100).boot,
+                reason: EndReason::Deadline
+            }
+        );
         session.renew(&credential(b"t", 50), after(30)).unwrap();
-        assert_eq!(session.deadline().at, after(100).boot, "an older token shortens nothing");
+        assert_eq!(
+            session.deadline().at,
+            after(100).boot,
+            "an older token shortens nothing"
+        );
         assert_eq!(session.keys.len(), 3);
     }
 
@@ -398,7 +474,10 @@ mod tests {
         let mut named = credential(b"x", 80);
         named.names_session = true;
         assert_eq!(session.renew(&named, after(1)), Err(Refused::Stranger));
-        assert_eq!(session.renew(&credential(b"x", 5), after(6)), Err(Refused::Expired));
+        assert_eq!(
+            session.renew(&credential(b"x", 5), after(6)),
+            Err(Refused::Expired)
+        );
         let mut party = credential(b"x", 80);
         party.authorized_party = Some("app".into());
         assert_eq!(session.renew(&party, after(1)), Err(Refused::Stranger));
@@ -407,13 +486,20 @@ mod tests {
     #[test]
     fn a_stricter_policy_shortens_and_one_that_would_have_ended_it_is_refused() {
         let mut session = open(500, &limits(400, None));
-        session.join("strict", &limits(60, Some(20)), after(10)).unwrap();
+        session
+            .join("strict", &limits(60, Some(20)), after(10))
+            .unwrap();
         assert_eq!(session.deadline().at, after(60).boot);
         assert_eq!(session.limit(None).at, after(20).boot);
         let before = session.clone();
-        assert_eq!(session.join("stricter", &limits(5, None), after(10)), Err(Refused::TooOld));
+        assert_eq!(
+            session.join("stricter", &limits(5, None), after(10)),
+            Err(Refused::TooOld)
+        );
         assert_eq!(session, before);
-        session.join("loose", &limits(4000, None), after(10)).unwrap();
+        session
+            .join("loose", &limits(4000, None), after(10))
+            .unwrap();
         assert_eq!(session.deadline().at, after(60).boot);
     }
 

@@ -51,7 +51,12 @@ impl Core {
             AdminCommand::Session { id, reply } => {
                 let _ = reply.send(self.book.get(id).map(|live| self.detail(live, now)));
             }
-            AdminCommand::Revoke { selector, reason, peer, reply } => {
+            AdminCommand::Revoke {
+                selector,
+                reason,
+                peer,
+                reply,
+            } => {
                 tracing::info!(uid = peer.uid, ?selector, reason, "revoking");
                 self.revoke(&selector, reply, now);
             }
@@ -78,15 +83,25 @@ impl Core {
         let on_disk = self.store.health().path.is_some();
         tokio::task::spawn_local(async move {
             let durable = flush.await.is_ok() && on_disk;
-            let _ = reply.send(RevokeOutcome { sessions, connections, durable });
+            let _ = reply.send(RevokeOutcome {
+                sessions,
+                connections,
+                durable,
+            });
         });
     }
 
     /// Ends sessions together. Returns how many connections they had.
     pub(super) fn end_all(&mut self, ids: &[SessionId], reason: EndReason, now: Now) -> usize {
-        let connections =
-            ids.iter().filter_map(|id| self.book.get(*id)).map(|live| live.legs.len()).sum();
-        let limit = crate::session::Limit { at: now.boot, reason };
+        let connections = ids
+            .iter()
+            .filter_map(|id| self.book.get(*id))
+            .map(|live| live.legs.len())
+            .sum();
+        let limit = crate::session::Limit {
+            at: now.boot,
+            reason,
+        };
         let over: Vec<_> = ids.iter().map(|id| (*id, limit)).collect();
         self.cut(&over, now);
         connections
@@ -98,25 +113,39 @@ impl Core {
         let maps = map_statuses(&inspection, Some(&self.maps));
         let mut problems = missing_parts(&programs, &maps);
         let gateways = self.gateway_statuses();
-        if !gateways.iter().any(|gateway| gateway.state == GatewayState::Serving) {
+        if !gateways
+            .iter()
+            .any(|gateway| gateway.state == GatewayState::Serving)
+        {
             problems.push("no gateway serves".to_owned());
         }
         let enforcing = problems.is_empty();
         problems.extend(store_problem(&self.store.health()));
         let audit = self.audit.health();
-        problems.extend(audit.last_error.as_ref().map(|error| format!("the audit log cannot be written: {error}")));
+        problems.extend(
+            audit
+                .last_error
+                .as_ref()
+                .map(|error| format!("the audit log cannot be written: {error}")),
+        );
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
             problems,
-            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            kernel_release: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
             abi_version: ABI_VERSION,
             programs,
             maps,
             daemon: Some(DaemonStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
-                uptime_seconds: now.boot.saturating_duration_since(place.started_at).as_secs(),
+                uptime_seconds: now
+                    .boot
+                    .saturating_duration_since(place.started_at)
+                    .as_secs(),
                 sessions: self.book.iter().count(),
                 connections,
                 gateways,
@@ -154,7 +183,10 @@ impl Core {
                 Phase::Alive => SessionState::Active,
                 Phase::Warned | Phase::Leaving => SessionState::Expiring,
             },
-            age_seconds: now.wall.saturating_duration_since(session.started_at).as_secs(),
+            age_seconds: now
+                .wall
+                .saturating_duration_since(session.started_at)
+                .as_secs(),
             expires_in_seconds: seconds_to(session.deadline().at),
             idle_in_seconds: session.idle_at(payload).map(seconds_to),
             deadline: now.wall_at(session.deadline().at),
@@ -177,7 +209,10 @@ impl Core {
                 }
             })
             .collect();
-        SessionDetail { info: self.info(live, now), connections }
+        SessionDetail {
+            info: self.info(live, now),
+            connections,
+        }
     }
 }
 

@@ -77,7 +77,10 @@ impl Book {
 
     /// Why the key's session ended, while that still counts.
     pub fn ended(&self, key: &SessionKey, now: WallInstant) -> Option<EndReason> {
-        self.ended.get(key).filter(|ended| ended.until > now).map(|ended| ended.reason)
+        self.ended
+            .get(key)
+            .filter(|ended| ended.until > now)
+            .map(|ended| ended.reason)
     }
 
     /// Forgets ended keys whose credentials have expired.

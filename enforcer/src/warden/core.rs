@@ -146,7 +146,9 @@ impl Core {
     /// A session that is only observed has met its limit: recorded once, and forgotten when its
     /// last connection is gone.
     fn observe_end(&mut self, id: SessionId, limit: crate::session::Limit, now: Now) {
-        let Some(live) = self.book.get_mut(id) else { return };
+        let Some(live) = self.book.get_mut(id) else {
+            return;
+        };
         if !std::mem::replace(&mut live.observed, true) {
             let mut record = self.session_record(Event::SessionObserved, id, now);
             record.reason = Some(limit.reason.as_str().into());
@@ -157,14 +159,19 @@ impl Core {
             self.book.end(id, limit.reason, now.wall);
             self.maps.remove_session(id.as_u64());
             self.store.end(id, Vec::new(), limit.reason, now.wall);
-            self.gateways.broadcast(ToGateway::Ended { session: id, reason: limit.reason });
+            self.gateways.broadcast(ToGateway::Ended {
+                session: id,
+                reason: limit.reason,
+            });
         }
     }
 
     /// The wall clock was set.
     pub fn on_wall_clock_step(&mut self, now: Now) {
         for id in self.book.ids() {
-            let Some(live) = self.book.get_mut(id) else { continue };
+            let Some(live) = self.book.get_mut(id) else {
+                continue;
+            };
             let before = live.session.deadline();
             live.session.wall_clock_stepped(now);
             if live.session.deadline() == before {
@@ -174,7 +181,8 @@ impl Core {
                 self.end(id, reason, now);
                 continue;
             }
-            self.audit.write(self.session_record(Event::LimitsTightened, id, now));
+            self.audit
+                .write(self.session_record(Event::LimitsTightened, id, now));
         }
     }
 
@@ -187,7 +195,9 @@ impl Core {
     /// other, never half.
     pub(super) fn publish_limits(&mut self, id: SessionId, now: Now) -> Result<(), EndReason> {
         let published = self.maps.session(id.as_u64()).unwrap_or_default();
-        let Some(live) = self.book.get(id) else { return Err(EndReason::Unknown) };
+        let Some(live) = self.book.get(id) else {
+            return Err(EndReason::Unknown);
+        };
         let value = kernel_session(&live.session, self.policy_id(&live.session));
         let observed = live.session.limits.mode == Mode::Observe;
         if self.maps.set_session(id.as_u64(), value).is_err() {
@@ -198,7 +208,10 @@ impl Core {
         let written_at = clock::boot_now();
         let late = written_at.as_nanos() >= old_limit.at_ns || activity.expired_at_ns != 0;
         if late && !observed {
-            return Err(end_reason(old_limit.reason, &self.book.get(id).expect("looked up above").session));
+            return Err(end_reason(
+                old_limit.reason,
+                &self.book.get(id).expect("looked up above").session,
+            ));
         }
         if observed && activity.expired_at_ns != 0 {
             self.maps.clear_activity(id.as_u64());
@@ -224,7 +237,8 @@ impl Core {
             .iter()
             .filter_map(|name| Some((self.policies.get(name)?.max_session, name)))
             .min();
-        let place = strictest.and_then(|(_, name)| self.policies.keys().position(|key| key == name));
+        let place =
+            strictest.and_then(|(_, name)| self.policies.keys().position(|key| key == name));
         place.map_or(0, |place| place as u32 + 1)
     }
 
@@ -236,7 +250,7 @@ impl Core {
                 let mut record = record.of(id, &live.session.principal);
                 record.policies.clone_from(&live.session.policies);
                 record
-            },
+            }
             None => record,
         }
     }
@@ -258,7 +272,9 @@ impl Core {
 
     /// Queues the session for the store.
     pub(super) fn save(&self, id: SessionId, now: Now) {
-        let Some(live) = self.book.get(id) else { return };
+        let Some(live) = self.book.get(id) else {
+            return;
+        };
         let session = &live.session;
         self.store.save(StoredSession {
             id,
@@ -281,7 +297,14 @@ impl Core {
 
 /// A session's keys, as the store keeps them.
 pub(super) fn stored_keys(session: &Session) -> Vec<StoredKey> {
-    session.keys.iter().map(|known| StoredKey { key: known.key, until: known.until }).collect()
+    session
+        .keys
+        .iter()
+        .map(|known| StoredKey {
+            key: known.key,
+            until: known.until,
+        })
+        .collect()
 }
 
 /// The client's last payload, if there was any.
@@ -308,10 +331,9 @@ pub(super) fn end_reason(reason: abi::Reason, session: &Session) -> EndReason {
 pub(super) fn kernel_session(session: &Session, policy_id: u32) -> abi::Session {
     abi::Session {
         deadline_ns: session.deadline().at.as_nanos(),
-        idle_timeout_ns: session
-            .limits
-            .idle_timeout
-            .map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)),
+        idle_timeout_ns: session.limits.idle_timeout.map_or(0, |timeout| {
+            u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
+        }),
         idle_base_ns: session.last_activity().as_nanos(),
         policy_id,
         mode: match session.limits.mode {

@@ -42,7 +42,8 @@ impl Ending {
         let mut record = self.record;
         record.dropped_packets = Some(self.dropped_packets);
         if let Some(last) = self.last_payload_at {
-            let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            let micros =
+                |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
             record.lateness_us = Some(micros(last.saturating_duration_since(self.limit)));
             if last < self.limit {
                 record.last_payload_before_deadline_us =
@@ -56,7 +57,16 @@ impl Ending {
 impl Core {
     /// Ends a session now, for a reason of its own. Returns how many sockets were reset.
     pub fn end(&mut self, id: SessionId, reason: EndReason, now: Now) -> usize {
-        self.cut(&[(id, Limit { at: now.boot, reason })], now)
+        self.cut(
+            &[(
+                id,
+                Limit {
+                    at: now.boot,
+                    reason,
+                },
+            )],
+            now,
+        )
     }
 
     /// Ends sessions at their limits. Client legs of all of them are reset before any upstream
@@ -97,11 +107,16 @@ impl Core {
         if sockets.is_empty() {
             return 0;
         }
-        let each = sockets.iter().map(|(cookie, connection)| (*cookie, connection));
+        let each = sockets
+            .iter()
+            .map(|(cookie, connection)| (*cookie, connection));
         match self.resetter.reset(each) {
             Ok(outcome) => {
                 if outcome.failed > 0 {
-                    tracing::error!("{} sockets could not be reset; they stay dropped", outcome.failed);
+                    tracing::error!(
+                        "{} sockets could not be reset; they stay dropped",
+                        outcome.failed
+                    );
                 }
                 outcome.reset
             }
@@ -115,14 +130,20 @@ impl Core {
     /// The session is over and its sockets are reset: forgets it and tells everybody.
     fn conclude(&mut self, id: SessionId, limit: Limit, reset_at: BootInstant, now: Now) {
         let record = self.session_record(Event::SessionEnded, id, now);
-        let Some(live) = self.book.end(id, limit.reason, now.wall) else { return };
+        let Some(live) = self.book.end(id, limit.reason, now.wall) else {
+            return;
+        };
         self.queue.remove(Due::Session(id));
         self.maps.remove_session(id.as_u64());
         for cookie in live.legs.keys() {
             self.maps.unbind(*cookie);
         }
-        self.store.end(id, stored_keys(&live.session), limit.reason, now.wall);
-        self.gateways.broadcast(ToGateway::Ended { session: id, reason: limit.reason });
+        self.store
+            .end(id, stored_keys(&live.session), limit.reason, now.wall);
+        self.gateways.broadcast(ToGateway::Ended {
+            session: id,
+            reason: limit.reason,
+        });
 
         let mut record = record;
         record.reason = Some(limit.reason.as_str().into());
@@ -143,7 +164,10 @@ impl Core {
         if ending.open.is_empty() {
             self.audit.write(ending.into_record());
         } else {
-            self.queue.set(Due::EndRecord(id), now.boot.saturating_add(COUNTERS_TIMEOUT));
+            self.queue.set(
+                Due::EndRecord(id),
+                now.boot.saturating_add(COUNTERS_TIMEOUT),
+            );
             self.ending.insert(id, ending);
         }
     }
@@ -157,7 +181,13 @@ impl Core {
     }
 
     /// A bound socket has closed.
-    pub(super) fn leg_closed(&mut self, id: SessionId, cookie: u64, connection: &abi::Connection, now: Now) {
+    pub(super) fn leg_closed(
+        &mut self,
+        id: SessionId,
+        cookie: u64,
+        connection: &abi::Connection,
+        now: Now,
+    ) {
         let mut record = match self.ending.get(&id) {
             Some(ending) => connection_base(&ending.record, now),
             None => self.session_record(Event::ConnectionClosed, id, now),
@@ -179,7 +209,9 @@ impl Core {
 
     /// Nobody authenticated on an accepted socket in time.
     pub(super) fn end_unauthenticated(&mut self, cookie: u64, now: Now) {
-        let Some(connection) = self.unbound.remove(&cookie) else { return };
+        let Some(connection) = self.unbound.remove(&cookie) else {
+            return;
+        };
         self.reset(&[(cookie, connection)]);
         let mut record = Record::new(now.wall, Event::Violation);
         record.reason = Some("pre_authentication_timeout".into());
@@ -209,7 +241,9 @@ pub(super) fn describe(record: &mut Record, cookie: u64, connection: &abi::Conne
         record.bytes_received = Some(connection.bytes_received);
         record.bytes_sent = Some(connection.bytes_acknowledged);
         record.dropped_packets = Some(connection.dropped_packets);
-        let nanos = connection.closed_at_ns.saturating_sub(connection.opened_at_ns);
+        let nanos = connection
+            .closed_at_ns
+            .saturating_sub(connection.opened_at_ns);
         record.duration_ms = Some(nanos / 1_000_000);
     }
 }

@@ -46,7 +46,12 @@ pub struct Gateways {
 
 impl Gateways {
     /// Adds a gateway; what is sent to it comes out of the receiver.
-    pub fn add(&mut self, id: GatewayId, state: GatewayState, pid: u32) -> mpsc::Receiver<Outgoing> {
+    pub fn add(
+        &mut self,
+        id: GatewayId,
+        state: GatewayState,
+        pid: u32,
+    ) -> mpsc::Receiver<Outgoing> {
         let (outbox, inbox) = mpsc::channel(OUTBOX);
         self.gateways.insert(id, Gateway { outbox, state, pid });
         inbox
@@ -66,7 +71,9 @@ impl Gateways {
 
     /// All of them: id, state, process.
     pub fn iter(&self) -> impl Iterator<Item = (GatewayId, GatewayState, u32)> {
-        self.gateways.iter().map(|(id, gateway)| (*id, gateway.state, gateway.pid))
+        self.gateways
+            .iter()
+            .map(|(id, gateway)| (*id, gateway.state, gateway.pid))
     }
 
     /// Sends to one.
@@ -76,8 +83,11 @@ impl Gateways {
 
     /// Sends to one, with descriptors.
     pub fn send_with_fds(&mut self, id: GatewayId, message: ToGateway, fds: Vec<OwnedFd>) {
-        let Some(gateway) = self.gateways.get(&id) else { return };
-        if gateway.outbox.try_send(Outgoing { message, fds }).is_err() && !self.wedged.contains(&id) {
+        let Some(gateway) = self.gateways.get(&id) else {
+            return;
+        };
+        if gateway.outbox.try_send(Outgoing { message, fds }).is_err() && !self.wedged.contains(&id)
+        {
             self.wedged.push(id);
         }
     }

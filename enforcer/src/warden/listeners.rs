@@ -34,11 +34,15 @@ impl Listeners {
         configured: &BTreeMap<String, Listener>,
         inherited: Vec<OwnedFd>,
     ) -> Result<Self, ListenError> {
-        let mut inherited: Vec<_> =
-            inherited.into_iter().filter_map(|fd| Some((local_address(&fd)?, fd))).collect();
+        let mut inherited: Vec<_> = inherited
+            .into_iter()
+            .filter_map(|fd| Some((local_address(&fd)?, fd)))
+            .collect();
         let mut sockets = BTreeMap::new();
         for (name, listener) in configured {
-            let kept = inherited.iter().position(|(address, _)| *address == listener.address);
+            let kept = inherited
+                .iter()
+                .position(|(address, _)| *address == listener.address);
             let socket = match kept {
                 Some(place) => inherited.swap_remove(place).1,
                 None => open(listener.address).map_err(|source| ListenError {
@@ -55,7 +59,11 @@ impl Listeners {
     /// Names and copies of the sockets, for a gateway.
     pub fn duplicate(&self) -> io::Result<(Vec<String>, Vec<OwnedFd>)> {
         let names = self.0.keys().cloned().collect();
-        let copies = self.0.values().map(|socket| socket.try_clone()).collect::<Result<_, _>>()?;
+        let copies = self
+            .0
+            .values()
+            .map(|socket| socket.try_clone())
+            .collect::<Result<_, _>>()?;
         Ok((names, copies))
     }
 }
@@ -65,7 +73,11 @@ fn local_address(socket: &impl AsFd) -> Option<SocketAddr> {
 }
 
 fn open(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
     // Plain TCP by number: an MPTCP socket's packets run on sockets that no binding reaches.
     let socket = net::socket_with(
         family,

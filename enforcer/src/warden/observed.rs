@@ -60,13 +60,18 @@ impl Core {
         if connection.session_id != 0 {
             return connection.session_id;
         }
-        let bound = self.book.iter().find(|live| live.legs.contains_key(&cookie));
+        let bound = self
+            .book
+            .iter()
+            .find(|live| live.legs.contains_key(&cookie));
         bound.map_or(0, |live| live.session.id.as_u64())
     }
 
     /// A packet met a session's limit: it is over, even if this process thought otherwise.
     fn expired(&mut self, id: u64, now: Now) {
-        let Some(id) = SessionId::from_u64(id) else { return };
+        let Some(id) = SessionId::from_u64(id) else {
+            return;
+        };
         if self.book.get(id).is_some() {
             // The alarm rings at the same instant; whoever comes first does the work.
             self.queue.set(Due::Session(id), now.boot);

@@ -115,11 +115,18 @@ impl Processes {
 
     /// Gateways whose handover sockets are in `runtime_dir`, the oldest first.
     fn left_behind(&self) -> Vec<GatewayId> {
-        let entries = fs::read_dir(&self.runtime_dir).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.runtime_dir)
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut ids: Vec<_> = entries
             .filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
-                name.strip_prefix("gateway-")?.strip_suffix(".sock")?.parse().ok().map(GatewayId)
+                name.strip_prefix("gateway-")?
+                    .strip_suffix(".sock")?
+                    .parse()
+                    .ok()
+                    .map(GatewayId)
             })
             .collect();
         ids.sort_unstable();
@@ -127,7 +134,11 @@ impl Processes {
     }
 
     async fn ask(&self, id: GatewayId) -> io::Result<(Transport, Vec<OwnedFd>, u32)> {
-        let pid = self.cgroup.child(&id.to_string()).ok().and_then(|cgroup| cgroup.pids().pop());
+        let pid = self
+            .cgroup
+            .child(&id.to_string())
+            .ok()
+            .and_then(|cgroup| cgroup.pids().pop());
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;
         let socket = seqpacket()?;
         net::connect(&socket, &SocketAddrUnix::new(self.handover_path(id))?)?;
@@ -169,14 +180,25 @@ impl Processes {
             .spawn()?;
         let pid = child.id();
         // Reaps it; that it is gone shows on the channel.
-        std::thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait())?;
+        std::thread::Builder::new()
+            .name("reaper".to_owned())
+            .spawn(move || child.wait())?;
         self.cgroup.child(&id.to_string())?.admit(pid)?;
 
         let (names, copies) = listeners.duplicate()?;
         let mut fds = vec![self.config_memfd()?, self.handover_socket(id)?];
         fds.extend(copies);
-        self.connect(id, Transport::new(ours)?, GatewayState::Starting, pid, gateways);
-        let start = ToGateway::Start { config_path: self.config_path.clone(), names };
+        self.connect(
+            id,
+            Transport::new(ours)?,
+            GatewayState::Starting,
+            pid,
+            gateways,
+        );
+        let start = ToGateway::Start {
+            config_path: self.config_path.clone(),
+            names,
+        };
         gateways.send_with_fds(id, start, fds);
         self.current = Some((id, now));
         Ok(id)
@@ -282,7 +304,12 @@ impl Processes {
 
 fn seqpacket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
-    Ok(net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    Ok(net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
 }
 
 /// Only root may connect.

@@ -18,7 +18,10 @@ pub struct DeadlineQueue<T> {
 impl<T: Copy + Ord + Hash> DeadlineQueue<T> {
     /// An empty queue.
     pub fn new() -> Self {
-        Self { ordered: BTreeSet::new(), instants: HashMap::new() }
+        Self {
+            ordered: BTreeSet::new(),
+            instants: HashMap::new(),
+        }
     }
 
     /// Sets the instant of an item, in place of the one it had.

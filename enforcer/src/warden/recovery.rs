@@ -40,7 +40,12 @@ impl Core {
             self.restore(&stored, entry, now);
         }
         self.adopt_connections();
-        let over: Vec<_> = self.book.ids().into_iter().filter_map(|id| self.over(id, now)).collect();
+        let over: Vec<_> = self
+            .book
+            .ids()
+            .into_iter()
+            .filter_map(|id| self.over(id, now))
+            .collect();
         self.cut(&over, now);
         for id in mapped.keys() {
             self.cut_unknown(*id, now);
@@ -49,13 +54,21 @@ impl Core {
         for id in self.book.ids() {
             self.reschedule(id, now);
         }
-        Recovered { sessions: self.book.ids().len(), cut: mapped.len() }
+        Recovered {
+            sessions: self.book.ids().len(),
+            cut: mapped.len(),
+        }
     }
 
     /// Puts a stored session back into the book, and into the map if it is not there (a reboot).
     fn restore(&mut self, stored: &StoredSession, entry: Option<abi::Session>, now: Now) {
         let Some(session) = self.revive(stored, entry, now) else {
-            self.store.end(stored.id, stored.keys.clone(), EndReason::Deadline, now.wall);
+            self.store.end(
+                stored.id,
+                stored.keys.clone(),
+                EndReason::Deadline,
+                now.wall,
+            );
             for known in &stored.keys {
                 self.book.remember_ended(super::store::EndedKey {
                     key: known.key,
@@ -107,21 +120,30 @@ impl Core {
         session.keys = stored
             .keys
             .iter()
-            .map(|stored| crate::session::KeyUse { key: stored.key, until: stored.until })
+            .map(|stored| crate::session::KeyUse {
+                key: stored.key,
+                until: stored.until,
+            })
             .collect();
         Some(match entry {
             Some(entry) => session.restore(
                 BootInstant::from_nanos(entry.deadline_ns),
                 BootInstant::from_nanos(entry.idle_base_ns),
             ),
-            None => session.restore(now.boot_at(stored.deadline), now.boot_at(stored.last_activity)),
+            None => session.restore(
+                now.boot_at(stored.deadline),
+                now.boot_at(stored.last_activity),
+            ),
         })
     }
 
     /// The strictest limits of the policies that applied. A policy that the configuration no
     /// longer has leaves the others; if none is left the session can't go on.
     fn limits_of(&self, stored: &StoredSession) -> Option<Limits> {
-        let known = stored.policies.iter().filter_map(|name| self.policies.get(name).cloned());
+        let known = stored
+            .policies
+            .iter()
+            .filter_map(|name| self.policies.get(name).cloned());
         known.reduce(|strictest, limits| strictest.strictest(&limits))
     }
 
@@ -138,7 +160,9 @@ impl Core {
                 Some(abi::Role::Upstream) => BoundRole::Upstream,
                 Some(abi::Role::Pooled) | None => continue,
             };
-            let Some(id) = SessionId::from_u64(connection.session_id) else { continue };
+            let Some(id) = SessionId::from_u64(connection.session_id) else {
+                continue;
+            };
             if let Some(live) = self.book.get_mut(id) {
                 live.legs.insert(cookie, Leg { role, connection });
             }
@@ -150,8 +174,8 @@ impl Core {
         let activity = self.activity(id);
         let live = self.book.get(id)?;
         let limit = live.session.limit(super::core::payload_instant(&activity));
-        let latched = activity.expired_at_ns != 0
-            && live.session.limits.mode == crate::policy::Mode::Enforce;
+        let latched =
+            activity.expired_at_ns != 0 && live.session.limits.mode == crate::policy::Mode::Enforce;
         (latched || now.boot >= limit.at).then_some((id, limit))
     }
 
@@ -165,9 +189,8 @@ impl Core {
             .filter(|(_, connection)| connection.session_id == id)
             .collect();
         let reset = self.reset(&sockets);
-        let mut record =
-            crate::audit::Record::new(now.wall, crate::audit::Event::SessionEnded)
-                .because(EndReason::Unknown.as_str());
+        let mut record = crate::audit::Record::new(now.wall, crate::audit::Event::SessionEnded)
+            .because(EndReason::Unknown.as_str());
         record.session = SessionId::from_u64(id);
         record.detail = Some("the store does not know the session".to_owned());
         record.sockets_reset = Some(reset as u64);

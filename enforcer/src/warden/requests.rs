@@ -23,15 +23,34 @@ impl Core {
     /// A gateway sent a message.
     pub fn on_message(&mut self, from: GatewayId, message: ToWarden, now: Now) {
         let (request, answer) = match message {
-            ToWarden::Open { request, cookie, credential, policy } => {
-                (request, self.open(cookie, &credential, &policy, now).map(Answer::Session))
-            }
-            ToWarden::Renew { request, session, credential } => {
-                (request, self.renew(session, &credential, now).map(Answer::Session))
-            }
-            ToWarden::Bind { request, cookie, session, role } => {
-                (request, self.bind(cookie, session, role, now).map(|()| Answer::Bound))
-            }
+            ToWarden::Open {
+                request,
+                cookie,
+                credential,
+                policy,
+            } => (
+                request,
+                self.open(cookie, &credential, &policy, now)
+                    .map(Answer::Session),
+            ),
+            ToWarden::Renew {
+                request,
+                session,
+                credential,
+            } => (
+                request,
+                self.renew(session, &credential, now).map(Answer::Session),
+            ),
+            ToWarden::Bind {
+                request,
+                cookie,
+                session,
+                role,
+            } => (
+                request,
+                self.bind(cookie, session, role, now)
+                    .map(|()| Answer::Bound),
+            ),
             ToWarden::Touch { session, at } => return self.touch(session, at, now),
             ToWarden::End { session } => {
                 self.end(session, EndReason::Logout, now);
@@ -59,7 +78,11 @@ impl Core {
         policy: &str,
         now: Now,
     ) -> Result<SessionView, Refusal> {
-        let limits = self.policies.get(policy).ok_or(Refusal::UnknownPolicy)?.clone();
+        let limits = self
+            .policies
+            .get(policy)
+            .ok_or(Refusal::UnknownPolicy)?
+            .clone();
         if let Some(reason) = self.book.ended(&credential.key, now.wall) {
             return Err(Refusal::SessionEnded(reason));
         }
@@ -87,7 +110,9 @@ impl Core {
     fn insert(&mut self, session: Session, now: Now) -> Result<(), Refusal> {
         let id = session.id;
         let value = kernel_session(&session, self.policy_id(&session));
-        self.maps.add_session(id.as_u64(), value).map_err(|error| self.write_refusal(error))?;
+        self.maps
+            .add_session(id.as_u64(), value)
+            .map_err(|error| self.write_refusal(error))?;
         self.book.insert(Live {
             session,
             opened_at: now.wall,
@@ -97,13 +122,20 @@ impl Core {
         self.reschedule(id, now);
         self.save(id, now);
         let mut record = self.session_record(Event::SessionOpened, id, now);
-        record.deadline = self.book.get(id).map(|live| now.wall_at(live.session.deadline().at));
+        record.deadline = self
+            .book
+            .get(id)
+            .map(|live| now.wall_at(live.session.deadline().at));
         self.audit.write(record);
         Ok(())
     }
 
     fn join(&mut self, id: SessionId, policy: &str, now: Now) -> Result<(), Refusal> {
-        let limits = self.policies.get(policy).ok_or(Refusal::UnknownPolicy)?.clone();
+        let limits = self
+            .policies
+            .get(policy)
+            .ok_or(Refusal::UnknownPolicy)?
+            .clone();
         let live = self.book.get_mut(id).ok_or(Refusal::Unavailable)?;
         if live.session.policies.iter().any(|joined| joined == policy) {
             return Ok(());
@@ -121,10 +153,17 @@ impl Core {
         if let Some(reason) = self.book.ended(&credential.key, now.wall) {
             return Err(Refusal::SessionEnded(reason));
         }
-        if self.book.find(&credential.key).is_some_and(|other| other != id) {
+        if self
+            .book
+            .find(&credential.key)
+            .is_some_and(|other| other != id)
+        {
             return Err(Refusal::AnotherSession);
         }
-        let live = self.book.get_mut(id).ok_or(Refusal::SessionEnded(EndReason::Unknown))?;
+        let live = self
+            .book
+            .get_mut(id)
+            .ok_or(Refusal::SessionEnded(EndReason::Unknown))?;
         let before = live.session.clone();
         live.session.renew(credential, now).map_err(refusal)?;
         if live.session != before {
@@ -146,12 +185,15 @@ impl Core {
             return Err(Refusal::SessionEnded(reason));
         }
         self.save(id, now);
-        let Some(live) = self.book.get(id) else { return Err(Refusal::Unavailable) };
+        let Some(live) = self.book.get(id) else {
+            return Err(Refusal::Unavailable);
+        };
         let view = self.view(live);
         let mut record = self.session_record(Event::SessionRenewed, id, now);
         record.deadline = Some(now.wall_at(view.deadline));
         self.audit.write(record);
-        self.gateways.broadcast(ToGateway::Changed { session: view });
+        self.gateways
+            .broadcast(ToGateway::Changed { session: view });
         Ok(())
     }
 
@@ -174,16 +216,30 @@ impl Core {
             BoundRole::Upstream => abi::Role::Upstream,
         }
         .code();
-        let binding = abi::Binding { session_id: id.as_u64(), role: role_code, padding: 0 };
-        self.maps.bind(cookie, binding).map_err(|error| self.write_refusal(error))?;
+        let binding = abi::Binding {
+            session_id: id.as_u64(),
+            role: role_code,
+            padding: 0,
+        };
+        self.maps
+            .bind(cookie, binding)
+            .map_err(|error| self.write_refusal(error))?;
         self.unbound.remove(&cookie);
         self.queue.remove(Due::PreAuthentication(cookie));
-        if self.maps.connection(cookie).is_none_or(|now| now.closed_at_ns != 0) {
+        if self
+            .maps
+            .connection(cookie)
+            .is_none_or(|now| now.closed_at_ns != 0)
+        {
             // It closed meanwhile: nothing will remove the binding.
             self.maps.unbind(cookie);
             return Err(Refusal::UnbindableSocket);
         }
-        let connection = abi::Connection { session_id: id.as_u64(), role: role_code, ..connection };
+        let connection = abi::Connection {
+            session_id: id.as_u64(),
+            role: role_code,
+            ..connection
+        };
         if let Some(live) = self.book.get_mut(id) {
             live.legs.insert(cookie, Leg { role, connection });
         }
@@ -205,13 +261,21 @@ impl Core {
         let Some(connection) = self.maps.connection(cookie) else {
             let full = self.maps.stats().connections_full > self.losses.connections_full
                 || self.unbound.contains_key(&cookie);
-            return Err(if full { self.capacity() } else { Refusal::UnbindableSocket });
+            return Err(if full {
+                self.capacity()
+            } else {
+                Refusal::UnbindableSocket
+            });
         };
         if let Some(binding) = self.maps.binding(cookie) {
             let same = id.is_some_and(|id| binding.session_id == id.as_u64())
                 && role == BoundRole::Client
                 && binding.role == abi::Role::Client.code();
-            return if same { Ok(None) } else { Err(Refusal::AnotherSession) };
+            return if same {
+                Ok(None)
+            } else {
+                Err(Refusal::AnotherSession)
+            };
         }
         let fitting = match role {
             BoundRole::Client => abi::Role::Client,
@@ -231,7 +295,9 @@ impl Core {
 
     /// The client did something. What a gateway says of the future is not believed.
     fn touch(&mut self, id: SessionId, at: BootInstant, now: Now) {
-        let Some(live) = self.book.get_mut(id) else { return };
+        let Some(live) = self.book.get_mut(id) else {
+            return;
+        };
         let before = live.session.last_activity();
         live.session.touch(at.min(now.boot));
         if live.session.last_activity() == before {
@@ -247,7 +313,14 @@ impl Core {
     }
 
     fn record_refused(&self, refused: RefusedRequest, now: Now) {
-        let RefusedRequest { code, detail, client, listener, cookie, principal } = refused;
+        let RefusedRequest {
+            code,
+            detail,
+            client,
+            listener,
+            cookie,
+            principal,
+        } = refused;
         let mut record = Record::new(now.wall, Event::SessionRefused).because(code);
         if let Some(principal) = principal {
             record = record.by(&principal);

@@ -67,7 +67,9 @@ pub fn run(config_path: &Path) -> Result<()> {
     probe::check(&config.daemon.bpf_dir)?;
     raise_descriptor_limit();
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     LocalSet::new().block_on(&runtime, async {
         let mut warden = Warden::start(config, config_path, text).await?;
         warden.serve().await
@@ -107,8 +109,10 @@ impl Warden {
         cgroup.enter()?;
         cgroup.sweep();
 
-        let sizes =
-            Sizes { sessions: daemon.max_sessions, connections: daemon.max_connections };
+        let sizes = Sizes {
+            sessions: daemon.max_sessions,
+            connections: daemon.max_connections,
+        };
         let programs = attach::attach(&daemon.bpf_dir, &cgroup, sizes)?;
         ProgramLog::forward(programs);
         let mut maps = Maps::open(&daemon.bpf_dir).context("the pinned maps cannot be opened")?;
@@ -130,7 +134,9 @@ impl Warden {
         let mut core = Core::new(Parts {
             policies: config.policies.clone(),
             pre_authentication_timeout: daemon.pre_authentication_timeout,
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+                .trim()
+                .to_owned(),
             maps,
             resetter: Resetter::open()?,
             audit: audit.sink(),
@@ -141,7 +147,11 @@ impl Warden {
         core.audit.write(started);
         let events = Events::open(&daemon.bpf_dir)?;
         let recovered = core.recover(snapshot, Now::read());
-        tracing::info!(sessions = recovered.sessions, cut = recovered.cut, "recovered");
+        tracing::info!(
+            sessions = recovered.sessions,
+            cut = recovered.cut,
+            "recovered"
+        );
 
         let (to_loop, incoming) = mpsc::channel(QUEUE);
         let mut processes = Processes::new(
@@ -165,7 +175,11 @@ impl Warden {
             core,
             processes,
             listeners,
-            place: Whereabouts { bpf_dir: daemon.bpf_dir.clone(), cgroup, started_at: now.boot },
+            place: Whereabouts {
+                bpf_dir: daemon.bpf_dir.clone(),
+                cgroup,
+                started_at: now.boot,
+            },
             alarm: Alarm::new()?,
             wall_clock: WallClockWatch::new()?,
             events,
@@ -254,7 +268,8 @@ impl Warden {
             Incoming::StartGateway if self.stopping => {}
             Incoming::StartGateway => {
                 let started =
-                    self.processes.start(&self.listeners, &mut self.core.gateways, now.boot);
+                    self.processes
+                        .start(&self.listeners, &mut self.core.gateways, now.boot);
                 if let Err(error) = started {
                     tracing::error!("a gateway cannot be started: {error:#}");
                     self.processes.start_later(TICK);
@@ -267,8 +282,13 @@ impl Warden {
     fn on_ready(&mut self, ready: GatewayId, now: Now) {
         self.core.gateways.set_state(ready, GatewayState::Serving);
         self.record_gateway(Event::GatewayStarted, ready, now);
-        let others: Vec<_> =
-            self.core.gateways.iter().map(|(id, ..)| id).filter(|id| *id != ready).collect();
+        let others: Vec<_> = self
+            .core
+            .gateways
+            .iter()
+            .map(|(id, ..)| id)
+            .filter(|id| *id != ready)
+            .collect();
         for old in others {
             self.core.gateways.set_state(old, GatewayState::Draining);
             self.core.gateways.send(old, ToGateway::Drain);
@@ -279,7 +299,12 @@ impl Warden {
 
     fn record_gateway(&self, event: Event, id: GatewayId, now: Now) {
         let mut record = Record::new(now.wall, event);
-        record.pid = self.core.gateways.iter().find(|(other, ..)| *other == id).map(|(.., pid)| pid);
+        record.pid = self
+            .core
+            .gateways
+            .iter()
+            .find(|(other, ..)| *other == id)
+            .map(|(.., pid)| pid);
         self.core.audit.write(record);
     }
 
@@ -310,7 +335,9 @@ impl Warden {
     }
 
     async fn unload(&mut self, command: AdminCommand) -> Result<()> {
-        let AdminCommand::Unload { peer, reply } = command else { return Ok(()) };
+        let AdminCommand::Unload { peer, reply } = command else {
+            return Ok(());
+        };
         tracing::info!(uid = peer.uid, "unloading");
         let now = Now::read();
         let ids: Vec<_> = self.core.book.ids();
@@ -322,7 +349,10 @@ impl Warden {
         }
         let removed = attach::remove(&self.place.bpf_dir);
         let answer = match &removed {
-            Ok(()) => Ok(UnloadOutcome { sessions: ids.len(), connections }),
+            Ok(()) => Ok(UnloadOutcome {
+                sessions: ids.len(),
+                connections,
+            }),
             Err(error) => Err(super::admin::CommandFailed(error.to_string())),
         };
         let _ = reply.send(answer);
@@ -387,9 +417,15 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
 /// Keeps a second daemon with the same folders from starting.
 fn lock(runtime_dir: &Path) -> Result<fs::File> {
     let path = runtime_dir.join("warden.lock");
-    let file = fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    let file =
+        fs::File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).with_context(
-        || format!("another enforcer runs with {}: stop it first", runtime_dir.display()),
+        || {
+            format!(
+                "another enforcer runs with {}: stop it first",
+                runtime_dir.display()
+            )
+        },
     )?;
     Ok(file)
 }

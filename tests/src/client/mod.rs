@@ -52,7 +52,7 @@ impl Client {
         Ok(Self {
             server,
             namespace: namespace.clone(),
-            runtime: Arc::new(namespace.runtime(2)?),
+            runtime: namespace.runtime(2)?,
             tls: Arc::new(tls),
         })
     }
@@ -137,7 +137,7 @@ impl Client {
         &self,
         future: impl Future<Output = T> + Send + 'static,
     ) -> Task<T> {
-        Task::spawn(self.runtime.handle(), future)
+        Task::spawn(&self.runtime, future)
     }
 
     fn run<T: Send + 'static>(

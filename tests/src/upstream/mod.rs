@@ -37,7 +37,7 @@ use crate::{
 pub struct Upstream {
     address: SocketAddr,
     log: Arc<Log>,
-    _runtime: Runtime,
+    _runtime: Arc<Runtime>,
 }
 
 impl Upstream {
@@ -45,7 +45,7 @@ impl Upstream {
     pub fn start(namespace: &Namespace) -> Result<Self> {
         let runtime = namespace.runtime(1)?;
         let listen = TcpListener::bind((IpAddr::from([127, 0, 0, 1]), 0));
-        let listener = Task::spawn(runtime.handle(), listen).join()?;
+        let listener = Task::spawn(&runtime, listen).join()?;
         let listener = listener.context("listen as an upstream")?;
         let address = listener.local_addr().context("the upstream's address")?;
         let log = Arc::new(Log::default());
