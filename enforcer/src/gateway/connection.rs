@@ -12,7 +12,7 @@ use std::{pin::pin, sync::Arc};
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{sync::watch, time::sleep};
+use tokio::{io::AsyncWriteExt, sync::watch, time::sleep};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
 
@@ -84,12 +84,14 @@ async fn refuse(gateway: &Gateway, listener: &str, accepted: &Accepted, rejectio
     gateway.link.tell(ToWarden::RefusedRequest(record));
     debug!(client = %accepted.peer(), "refused: {rejection}");
     let socket = accepted.socket();
-    if matches!(rejection, Rejection::PlainHttp)
-        && tls::refuse_plain(socket, rejection).await.is_err()
-    {
-        return;
+    let said = match rejection {
+        Rejection::PlainHttp => tls::refuse_plain(socket, rejection).await,
+        // An alert, if there was a reason for one, has been sent.
+        _ => socket.clone().shutdown().await,
+    };
+    if said.is_ok() {
+        socket.linger().await;
     }
-    socket.linger().await;
 }
 
 async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>) {
@@ -108,14 +110,15 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
     let mut finishing = false;
     let result = loop {
         tokio::select! {
-            result = connection.as_mut() => break result,
+            biased;
+            proof = ended(session.as_ref()) => return socket.reset(proof),
             bound = context.client.session(), if session.is_none() => session = Some(bound),
-            () = unbound_limit.as_mut(), if session.is_none() => return,
+            result = connection.as_mut() => break result,
             () = finish(session.as_ref(), &mut orders), if !finishing => {
                 finishing = true;
                 connection.as_mut().graceful_shutdown();
             }
-            proof = ended(session.as_ref()) => return socket.reset(proof),
+            () = unbound_limit.as_mut(), if session.is_none() => return,
         }
     };
     if let Some(session) = session.filter(|session| session.is_over(boot_now())) {

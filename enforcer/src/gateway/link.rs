@@ -36,6 +36,8 @@ const QUEUE: usize = 4096;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// After a failed accept or a connection that is not the warden's.
 const HANDOVER_RETRY: Duration = Duration::from_millis(100);
+/// Longest wait for a new warden to ask for the listeners, and to take them.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the gateway is to do, as the warden or a signal has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +274,6 @@ impl Driver {
             while self.outbound.try_recv().is_ok() {
                 self.link.lost.fetch_add(1, Ordering::Relaxed);
             }
-            info!("a new warden has connected");
             self.link.came_up();
         }
     }
@@ -309,20 +310,45 @@ impl Driver {
         }
     }
 
+    /// Waits for a warden that takes over.
     async fn next_warden(&mut self) -> Transport {
         loop {
-            let accepted = async {
-                let socket = self.handover.accept().await?;
-                let transport = Transport::new(socket.into())?;
-                Ok::<_, io::Error>((transport.peer_uid()?, transport))
-            };
-            match accepted.await {
-                Ok((0, transport)) => return transport,
-                Ok((uid, _)) => warn!(uid, "only root may take this gateway over"),
-                Err(error) => warn!(%error, "cannot accept on the handover socket"),
+            match self.accept_warden().await {
+                Ok(transport) => return transport,
+                Err(error) => warn!(%error, "no warden on the handover socket"),
             }
             tokio::time::sleep(HANDOVER_RETRY).await;
         }
+    }
+
+    /// Only root may be the warden. The first thing that a new one wants is the listeners; only
+    /// then does it listen to anything else. Activity that the last one did not hear follows.
+    async fn accept_warden(&mut self) -> io::Result<Transport> {
+        let transport = Transport::new(self.handover.accept().await?.into())?;
+        let uid = transport.peer_uid()?;
+        if uid != 0 {
+            let message = format!("user {uid} may not take this gateway over");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        let link = Arc::clone(&self.link);
+        let greeting = async {
+            loop {
+                match transport.recv::<ToGateway>().await? {
+                    None => return io::Result::Err(io::ErrorKind::UnexpectedEof.into()),
+                    Some((ToGateway::HandOver, _)) => break,
+                    Some((message, _)) => link.receive(message),
+                }
+            }
+            hand_over(&link, &transport, &mut self.listeners).await?;
+            for touch in link.sessions.activity() {
+                transport.send(&touch).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(HANDOVER_TIMEOUT, greeting)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(transport)
     }
 }
 

@@ -42,6 +42,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
@@ -90,64 +91,78 @@ pub fn run() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(serve(started))?;
+    runtime.block_on(async {
+        let mut server = Server::start(started)?;
+        handle_signals(&server.link)?;
+        server.drained().await;
+        info!("drained");
+        anyhow::Ok(())
+    })?;
     // Resolving a name must not hold the process back.
     runtime.shutdown_background();
     Ok(())
 }
 
-async fn serve(started: Started) -> io::Result<()> {
-    let channel = Transport::new(started.channel)?;
-    let handover = UnixSeqpacketListener::try_from(started.handover)?;
-    let mut sockets = Vec::new();
-    let mut listeners = Vec::new();
-    for listener in started.listeners {
-        let copy = listener.socket.try_clone()?;
-        sockets.push((listener.name.clone(), copy));
-        let socket = std::net::TcpListener::from(listener.socket);
-        socket.set_nonblocking(true)?;
-        listeners.push(Served {
-            name: listener.name.into(),
-            socket: tokio::net::TcpListener::from_std(socket)?,
-            acceptor: listener.acceptor,
-        });
-    }
-    let (link, driver) = Link::new(handover, sockets);
-    let gateway = Arc::new(Gateway {
-        link: Arc::clone(&link),
-        authenticator: started.authenticator,
-        routes: started.routes,
-        targets: started.targets,
-        unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
-    });
-    handle_signals(&link)?;
+/// A gateway that serves.
+struct Server {
+    link: Arc<Link>,
+    finished: mpsc::Receiver<Infallible>,
+}
 
-    let (finished, mut all_finished) = mpsc::channel(1);
-    let work = Work {
-        _finished: finished,
-    };
-    for served in listeners {
-        tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
+impl Server {
+    fn start(started: Started) -> io::Result<Self> {
+        let channel = Transport::new(started.channel)?;
+        rustix::io::ioctl_fionbio(&started.handover, true)?;
+        let handover = UnixSeqpacketListener::try_from(started.handover)?;
+        let mut sockets = Vec::new();
+        let mut listeners = Vec::new();
+        for listener in started.listeners {
+            sockets.push((listener.name.clone(), listener.socket.try_clone()?));
+            let socket = std::net::TcpListener::from(listener.socket);
+            socket.set_nonblocking(true)?;
+            listeners.push(Served {
+                name: listener.name.into(),
+                socket: TcpListener::from_std(socket)?,
+                acceptor: listener.acceptor,
+            });
+        }
+        let (link, driver) = Link::new(handover, sockets);
+        let gateway = Arc::new(Gateway {
+            link: Arc::clone(&link),
+            authenticator: started.authenticator,
+            routes: started.routes,
+            targets: started.targets,
+            unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
+        });
+        let (sender, finished) = mpsc::channel(1);
+        let work = Work { _finished: sender };
+        for served in listeners {
+            tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
+        }
+        tokio::spawn(sweep_pools(gateway));
+        tokio::spawn(driver.run(channel));
+        Ok(Self { link, finished })
     }
-    drop(work);
-    tokio::spawn(sweep_pools(Arc::clone(&gateway)));
-    tokio::spawn(driver.run(channel));
-    // Nothing is ever sent: this waits for the last `Work` to go.
-    let _: Option<Infallible> = all_finished.recv().await;
-    info!("drained");
-    Ok(())
+
+    /// Waits until the orders are to drain and the last connection is closed.
+    async fn drained(&mut self) {
+        // Nothing is ever sent: this waits for the last `Work` to go.
+        let _: Option<Infallible> = self.finished.recv().await;
+    }
 }
 
 fn handle_signals(link: &Arc<Link>) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    // The terminal sends this to the warden too, and the warden decides what comes of it.
+    // A terminal sends these to the warden too, and the warden decides what comes of it.
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let link = Arc::clone(link);
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => link.drain(),
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {}
             }
         }
     });

@@ -44,16 +44,16 @@ pub(crate) enum Rejection {
     WebSocketHandshake(&'static str),
     #[error("only version 13 of the WebSocket protocol is served")]
     WebSocketVersion,
-    #[error("the upstream cannot be reached: {0}")]
-    UpstreamUnreachable(std::io::Error),
+    #[error("the upstream cannot be reached")]
+    UpstreamUnreachable(#[source] std::io::Error),
     #[error("no connection to the upstream in time")]
     UpstreamConnectTimeout,
     #[error("no response from the upstream in time")]
     UpstreamTimeout,
     #[error("the upstream closed the connection without a response")]
     UpstreamClosed,
-    #[error("the upstream's response is not HTTP: {0}")]
-    UpstreamInvalid(String),
+    #[error("the upstream's response makes no sense")]
+    UpstreamInvalid(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the request was not sent to its end")]
     Incomplete,
     #[error("internal: {0}")]
@@ -154,7 +154,9 @@ impl Rejection {
                 | Self::PlainHttp
                 | Self::Head(_)
                 | Self::Incomplete
-                | Self::Refused(Refusal::SessionEnded(_) | Refusal::AnotherSession)
+                | Self::Refused(
+                    Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
+                )
         ) || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
         Verdict { close, ..open }
     }
@@ -271,7 +273,7 @@ mod tests {
             (Refusal::AnotherSession, 421, true),
             (Refusal::Capacity, 503, false),
             (Refusal::Unavailable, 503, false),
-            (Refusal::UnbindableSocket, 500, false),
+            (Refusal::UnbindableSocket, 500, true),
             (Refusal::UnknownPolicy, 500, false),
         ] {
             let (response, _) = Rejection::Refused(refusal).response();

@@ -16,7 +16,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    channel::{SessionView, ToGateway},
+    channel::{SessionView, ToGateway, ToWarden},
     clock::{BootInstant, boot_now},
     gateway::touch::Activity,
     session::{EndReason, SessionId},
@@ -206,6 +206,13 @@ impl SessionTable {
             }
             _ => {}
         }
+    }
+
+    /// The latest activity of each, for a warden that may not have heard of it.
+    pub(crate) fn activity(&self) -> Vec<ToWarden> {
+        let entries = self.lock();
+        let latest = entries.values().map(|entry| entry.activity.latest());
+        latest.flatten().collect()
     }
 
     /// Forgets sessions that nothing here uses any more.

@@ -283,7 +283,8 @@ impl Binding {
             }));
         }
         let newer = credential.expires_at > state.view.token_expires_at;
-        if !self.knows(credential) && !(newer && self.is_succeeded_by(credential)) {
+        let belongs = self.knows(credential) || (newer && self.is_succeeded_by(credential));
+        if !belongs {
             return Err(Refusal::AnotherSession);
         }
         Ok(Needed {

@@ -1,1 +1,7 @@
-//! Temporary.
+//! The gateway as a whole, unsealed, between a warden, an upstream and clients that the tests
+//! play.
+
+mod harness;
+mod http;
+mod life;
+mod websocket;

@@ -10,7 +10,7 @@
 //! ```
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,13 +23,16 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Activity {
     session: SessionId,
     interval: Duration,
-    pending: Mutex<Pending>,
+    noted: Mutex<Noted>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pending {
-    Quiet,
-    Holding(Option<BootInstant>),
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    latest: Option<BootInstant>,
+    /// An interval is running, ..
+    holding: bool,
+    /// .. in which there was activity.
+    unsent: bool,
 }
 
 impl Activity {
@@ -38,20 +41,20 @@ impl Activity {
         Self {
             session,
             interval: idle_timeout.map_or(INTERVAL, |timeout| INTERVAL.min(timeout / 4)),
-            pending: Mutex::new(Pending::Quiet),
+            noted: Mutex::default(),
         }
     }
 
     /// The client did something.
     pub(crate) fn note(self: &Arc<Self>, link: &Arc<Link>, now: BootInstant) {
         if self.is_first(now) {
-            self.send(link, now);
+            link.tell(self.touch(now));
             let (activity, link) = (Arc::clone(self), Arc::clone(link));
             tokio::spawn(async move {
                 loop {
                     tokio::time::sleep(activity.interval).await;
                     match activity.take() {
-                        Some(latest) => activity.send(&link, latest),
+                        Some(latest) => link.tell(activity.touch(latest)),
                         None => return,
                     }
                 }
@@ -59,32 +62,38 @@ impl Activity {
         }
     }
 
-    fn send(&self, link: &Link, at: BootInstant) {
-        link.tell(ToWarden::Touch {
+    /// The latest activity.
+    pub(crate) fn latest(&self) -> Option<ToWarden> {
+        self.noted().latest.map(|latest| self.touch(latest))
+    }
+
+    fn touch(&self, at: BootInstant) -> ToWarden {
+        ToWarden::Touch {
             session: self.session,
             at,
-        });
+        }
     }
 
     fn is_first(&self, now: BootInstant) -> bool {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = *pending == Pending::Quiet;
-        *pending = Pending::Holding((!first).then_some(now));
+        let mut noted = self.noted();
+        let first = !noted.holding;
+        *noted = Noted {
+            latest: Some(now),
+            holding: true,
+            unsent: !first,
+        };
         first
     }
 
     fn take(&self) -> Option<BootInstant> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        match *pending {
-            Pending::Holding(Some(latest)) => {
-                *pending = Pending::Holding(None);
-                Some(latest)
-            }
-            Pending::Holding(None) | Pending::Quiet => {
-                *pending = Pending::Quiet;
-                None
-            }
-        }
+        let mut noted = self.noted();
+        noted.holding = noted.unsent;
+        let unsent = std::mem::take(&mut noted.unsent);
+        noted.latest.filter(|_| unsent)
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -72,9 +72,8 @@ pub(crate) async fn forward(
     let outgoing = outgoing(connection, bound, parts, body);
     let response = target.upstream.send(link, bound, outgoing).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(Rejection::UpstreamInvalid(
-            "it switches protocols unasked".to_owned(),
-        ));
+        let what = "it switches protocols unasked";
+        return Err(Rejection::UpstreamInvalid(what.into()));
     }
     answer(response)
 }

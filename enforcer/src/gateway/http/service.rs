@@ -128,7 +128,12 @@ fn report(connection: &ConnectionContext, rejection: &Rejection, principal: Opti
     let client = &connection.client;
     let verdict = rejection.verdict();
     match verdict.blame {
-        Blame::Upstream => warn!(code = verdict.code, client = %client.peer(), "{rejection}"),
+        // What is behind the gateway is for the operator to know, and not for clients.
+        Blame::Upstream => {
+            let cause = std::error::Error::source(rejection).map(ToString::to_string);
+            let cause = cause.unwrap_or_default();
+            warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
+        }
         Blame::Client | Blame::Us => {
             debug!(code = verdict.code, client = %client.peer(), "refused: {rejection}");
             let record = rejection.record(

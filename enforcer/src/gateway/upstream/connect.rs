@@ -137,3 +137,95 @@ impl AsyncWrite for Stream {
         self.inner().poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+    use crate::{
+        config::{ServerTls, Upstream, UpstreamTls},
+        gateway::{http::route::tests::route, tls},
+    };
+
+    fn issue(folder: &Path, name: &str) {
+        let issued = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let write = |kind: &str, pem: String| {
+            std::fs::write(folder.join(format!("{name}.{kind}")), pem).unwrap();
+        };
+        write("cert", issued.cert.pem());
+        write("key", issued.signing_key.serialize_pem());
+    }
+
+    fn connector(port: u16, tls: UpstreamTls) -> Connector {
+        let route = Route {
+            upstream: Upstream {
+                host: "127.0.0.1".to_owned(),
+                port,
+                tls: Some(tls),
+            },
+            ..route("public", None, "/")
+        };
+        Connector::load(&route, &mut NativeRoots::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_upstream_is_verified_and_shown_a_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        issue(folder.path(), "upstream.internal");
+        issue(folder.path(), "gateway.internal");
+        let acceptor = tls::load(&ServerTls {
+            certificate: path("upstream.internal.cert"),
+            private_key: path("upstream.internal.key"),
+            client_ca: Some(path("gateway.internal.cert")),
+        })
+        .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.write_all(b"x").await;
+                }
+            }
+        });
+
+        let trusted = UpstreamTls {
+            ca: Some(path("upstream.internal.cert")),
+            client_certificate: Some((path("gateway.internal.cert"), path("gateway.internal.key"))),
+            server_name: Some("upstream.internal".to_owned()),
+        };
+        let (mut stream, _) = connector(port, trusted.clone())
+            .connect(None)
+            .await
+            .unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'x');
+
+        for untrusted in [
+            UpstreamTls {
+                server_name: None,
+                ..trusted.clone()
+            },
+            UpstreamTls {
+                ca: Some(path("gateway.internal.cert")),
+                ..trusted.clone()
+            },
+        ] {
+            let result = connector(port, untrusted).connect(None).await;
+            assert!(matches!(result, Err(Rejection::UpstreamUnreachable(_))));
+        }
+        let nobody = UpstreamTls {
+            client_certificate: None,
+            ..trusted
+        };
+        // In TLS 1.3 the refusal comes after the handshake.
+        let (mut stream, _) = connector(port, nobody).connect(None).await.unwrap();
+        assert!(stream.read_u8().await.is_err());
+    }
+}

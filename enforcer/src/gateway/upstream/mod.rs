@@ -118,7 +118,7 @@ impl Upstream {
         let (stream, socket) = self.connector.connect(Some((link, session))).await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| rejection(&error))?;
+            .map_err(rejection)?;
         tokio::spawn(driver.with_upgrades());
         let progress = Progress::new(boot_now());
         let mut connection = Connection { sender, socket };
@@ -152,7 +152,7 @@ impl Upstream {
             .await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| rejection(&error))?;
+            .map_err(rejection)?;
         let owner = owner.cloned();
         tokio::spawn(async move {
             let result = match &owner {
@@ -214,7 +214,7 @@ impl Connection {
                 response = &mut response => return response.map_err(|mut error| Failure {
                     unsent: error.take_message().map(Box::new),
                     silent: !self.socket.has_received(),
-                    rejection: rejection(error.error()),
+                    rejection: rejection(error.into_error()),
                 }),
                 () = tokio::time::sleep(left) => {}
             }
@@ -247,8 +247,8 @@ impl Failure {
 }
 
 /// What an error of the HTTP library means here.
-fn rejection(error: &hyper::Error) -> Rejection {
-    let mut source = std::error::Error::source(error);
+fn rejection(error: hyper::Error) -> Rejection {
+    let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
         if cause.is::<BodyError>() {
             return Rejection::Incomplete;
@@ -256,7 +256,7 @@ fn rejection(error: &hyper::Error) -> Rejection {
         source = cause.source();
     }
     if error.is_parse() {
-        Rejection::UpstreamInvalid(error.to_string())
+        Rejection::UpstreamInvalid(error.into())
     } else {
         Rejection::UpstreamClosed
     }

@@ -15,8 +15,10 @@ const MAX_HEADER: usize = 14;
 const MAX_CONTROL_PAYLOAD: u64 = 125;
 
 const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 
 /// Who sends the stream.
@@ -33,10 +35,8 @@ pub(crate) enum Sender {
 pub(crate) enum FrameKind {
     /// Text, binary or continuation.
     Data,
-    /// Ping or pong.
+    /// Close, ping or pong.
     Control,
-    /// Close.
-    Close,
 }
 
 /// Not a WebSocket stream.
@@ -161,14 +161,13 @@ impl FrameScanner {
         let kind = match opcode {
             CONTINUATION if !self.message_open => return Err(Violation::StrayContinuation),
             CONTINUATION => FrameKind::Data,
-            1..=BINARY if self.message_open => return Err(Violation::NestedMessage),
-            1..=BINARY => FrameKind::Data,
-            CLOSE..=PONG if !finished => return Err(Violation::FragmentedControl),
-            CLOSE..=PONG if length > MAX_CONTROL_PAYLOAD => {
+            TEXT | BINARY if self.message_open => return Err(Violation::NestedMessage),
+            TEXT | BINARY => FrameKind::Data,
+            CLOSE | PING | PONG if !finished => return Err(Violation::FragmentedControl),
+            CLOSE | PING | PONG if length > MAX_CONTROL_PAYLOAD => {
                 return Err(Violation::LongControl(length));
             }
-            CLOSE => FrameKind::Close,
-            CLOSE..=PONG => FrameKind::Control,
+            CLOSE | PING | PONG => FrameKind::Control,
             _ => return Err(Violation::ReservedOpcode(opcode)),
         };
         if kind == FrameKind::Data {
@@ -358,7 +357,7 @@ mod tests {
         let frame = close_frame(1008, "session expired");
         let mut scanner = FrameScanner::new(Sender::Server, false);
         let scanned = scanner.scan(&frame).unwrap();
-        assert_eq!(scanned.started, Some(FrameKind::Close));
+        assert_eq!(scanned.started, Some(FrameKind::Control));
         assert_eq!(
             scanner.scan(&frame[scanned.length..]).unwrap().length,
             frame.len() - 2

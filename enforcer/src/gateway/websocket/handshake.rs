@@ -46,7 +46,7 @@ pub(crate) fn accepted(headers: &HeaderMap) -> Result<bool, Rejection> {
         && headers.contains_key(header::SEC_WEBSOCKET_ACCEPT);
     if !complete {
         let what = "it switches to something else than a WebSocket";
-        return Err(Rejection::UpstreamInvalid(what.to_owned()));
+        return Err(Rejection::UpstreamInvalid(what.into()));
     }
     Ok(headers.contains_key(header::SEC_WEBSOCKET_EXTENSIONS))
 }
