@@ -164,6 +164,20 @@ impl Session {
         self.deadline
     }
 
+    /// What the wall clock will show at the deadline, exactly as token and policy say it.
+    pub fn wall_deadline(&self) -> WallInstant {
+        self.token_expires_at
+            .min(self.started_at.saturating_add(self.limits.max_session))
+    }
+
+    /// What the wall clock shows at a limit of this session.
+    pub fn wall_limit(&self, limit: Limit, now: Now) -> WallInstant {
+        match limit.reason {
+            EndReason::Deadline | EndReason::Token => self.wall_deadline(),
+            _ => now.wall_at(limit.at),
+        }
+    }
+
     /// The last activity that the warden knows of.
     pub fn last_activity(&self) -> BootInstant {
         self.last_activity

@@ -175,7 +175,7 @@ impl Core {
                 .as_secs(),
             expires_in_seconds: seconds_to(session.deadline().at),
             idle_in_seconds: session.idle_at(payload).map(seconds_to),
-            deadline: now.wall_at(session.deadline().at),
+            deadline: session.wall_deadline(),
             connections: live.legs.len(),
         }
     }
