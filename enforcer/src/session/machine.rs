@@ -98,6 +98,8 @@ pub struct Session {
     /// The policies that apply.
     pub policies: Vec<String>,
     deadline: Limit,
+    /// Start plus `max_session`, translated once: no renewal moves the end past it.
+    latest_end: BootInstant,
     last_activity: BootInstant,
     phase: Phase,
 }
@@ -132,6 +134,7 @@ impl Session {
         let started_at = credential
             .authenticated_at
             .map_or(now.wall, |at| at.min(now.wall));
+        let latest_end = now.boot_at(started_at.saturating_add(limits.max_session));
         Self {
             id,
             principal: credential.principal.clone(),
@@ -145,7 +148,8 @@ impl Session {
             token_expires_at: credential.expires_at,
             limits: limits.clone(),
             policies: vec![policy.to_owned()],
-            deadline: deadline(started_at, credential.expires_at, limits, now),
+            deadline: deadline(credential.expires_at, latest_end, now),
+            latest_end,
             last_activity: now.boot,
             phase: Phase::Alive,
         }
@@ -256,13 +260,11 @@ impl Session {
             return Ok(());
         }
         let limits = self.limits.strictest(limits);
+        let end = now.boot_at(self.started_at.saturating_add(limits.max_session));
+        let latest_end = self.latest_end.min(end);
         let joined = Self {
-            deadline: self.earlier(deadline(
-                self.started_at,
-                self.token_expires_at,
-                &limits,
-                now,
-            )),
+            deadline: self.earlier(deadline(self.token_expires_at, latest_end, now)),
+            latest_end,
             limits,
             ..self.clone()
         };
@@ -296,7 +298,7 @@ impl Session {
         }
         if credential.expires_at > self.token_expires_at {
             self.token_expires_at = credential.expires_at;
-            self.deadline = deadline(self.started_at, self.token_expires_at, &self.limits, now);
+            self.deadline = deadline(self.token_expires_at, self.latest_end, now);
         }
         Ok(())
     }
@@ -313,7 +315,9 @@ impl Session {
 
     /// The wall clock was set: limits that come from it move, but only to an earlier instant.
     pub fn wall_clock_stepped(&mut self, now: Now) {
-        let moved = deadline(self.started_at, self.token_expires_at, &self.limits, now);
+        let end = now.boot_at(self.started_at.saturating_add(self.limits.max_session));
+        self.latest_end = self.latest_end.min(end);
+        let moved = deadline(self.token_expires_at, self.latest_end, now);
         self.deadline = self.earlier(moved);
     }
 
@@ -335,21 +339,17 @@ impl Session {
     }
 }
 
-fn deadline(
-    started_at: WallInstant,
-    token_expires_at: WallInstant,
-    limits: &Limits,
-    now: Now,
-) -> Limit {
-    let session_ends_at = started_at.saturating_add(limits.max_session);
-    if token_expires_at < session_ends_at {
+/// The earlier of the end of the token and the latest end of the session.
+fn deadline(token_expires_at: WallInstant, latest_end: BootInstant, now: Now) -> Limit {
+    let token_end = now.boot_at(token_expires_at);
+    if token_end < latest_end {
         Limit {
-            at: now.boot_at(token_expires_at),
+            at: token_end,
             reason: EndReason::Token,
         }
     } else {
         Limit {
-            at: now.boot_at(session_ends_at),
+            at: latest_end,
             reason: EndReason::Deadline,
         }
     }

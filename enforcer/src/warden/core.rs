@@ -185,10 +185,11 @@ impl Core {
             if live.session.deadline() == before {
                 continue;
             }
-            if let Err(reason) = self.publish_limits(id, now) {
+            if let Err(reason) = self.publish_limits(id) {
                 self.end(id, reason, now);
                 continue;
             }
+            self.reschedule(id, now);
             self.audit
                 .write(self.session_record(Event::LimitsTightened, id, now));
         }
@@ -201,7 +202,7 @@ impl Core {
     /// before the old limit, every packet that is judged at or after the old limit sees the new
     /// one. If it wasn't, or a packet has latched the expiry, the session is over: one or the
     /// other, never half.
-    pub(super) fn publish_limits(&mut self, id: SessionId, now: Now) -> Result<(), EndReason> {
+    pub(super) fn publish_limits(&mut self, id: SessionId) -> Result<(), EndReason> {
         let published = self.maps.session(id.as_u64()).unwrap_or_default();
         let Some(live) = self.book.get(id) else {
             return Err(EndReason::Unknown);
@@ -224,7 +225,6 @@ impl Core {
         if observed && activity.expired_at_ns != 0 {
             self.maps.clear_activity(id.as_u64());
         }
-        self.reschedule(id, now);
         Ok(())
     }
 

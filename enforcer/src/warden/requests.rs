@@ -16,7 +16,7 @@ use crate::{
     channel::{BoundRole, Refusal, RefusedRequest, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now},
     kernel::maps::WriteError,
-    session::{Credential, EndReason, Refused, Session, SessionId},
+    session::{Credential, EndReason, Phase, Refused, Session, SessionId},
 };
 
 impl Core {
@@ -166,9 +166,7 @@ impl Core {
         if live.session != before {
             let renewed = live.session.clone();
             self.book.index(&renewed);
-            if let Err(refused) = self.changed(id, now) {
-                return Err(refused);
-            }
+            self.changed(id, now)?;
         }
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok(self.view(live))
@@ -177,10 +175,11 @@ impl Core {
     /// A session's limits changed: published, stored, told and recorded. If the change came too
     /// late the session ends.
     fn changed(&mut self, id: SessionId, now: Now) -> Result<(), Refusal> {
-        if let Err(reason) = self.publish_limits(id, now) {
+        if let Err(reason) = self.publish_limits(id) {
             self.end(id, reason, now);
             return Err(Refusal::SessionEnded(reason));
         }
+        self.reschedule(id, now);
         self.save(id, now);
         let Some(live) = self.book.get(id) else {
             return Err(Refusal::Unavailable);
@@ -297,15 +296,23 @@ impl Core {
             return;
         };
         let before = live.session.last_activity();
+        let announced = live.session.phase() != Phase::Alive
+            && live.session.limit(None).reason == EndReason::Idle;
         live.session.touch(at.min(now.boot));
         if live.session.last_activity() == before {
             return;
         }
         if live.session.limits.idle_timeout.is_some()
-            && let Err(reason) = self.publish_limits(id, now)
+            && let Err(reason) = self.publish_limits(id)
         {
             self.end(id, reason, now);
             return;
+        }
+        // Otherwise the alarm stays where it is: it rings too early and is set again then.
+        if announced && let Some(live) = self.book.get(id) {
+            let session = self.view(live);
+            self.gateways.broadcast(ToGateway::Changed { session });
+            self.reschedule(id, now);
         }
         self.store.touch(id, now.wall);
     }
