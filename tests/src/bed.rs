@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{namespace::Namespace, process, wait};
 
@@ -126,6 +126,10 @@ impl Bed {
     fn prepare(label: &str) -> Result<String> {
         static SWEEP: Once = Once::new();
         static BEDS: AtomicU32 = AtomicU32::new(0);
+        ensure!(
+            !label.contains('.'),
+            "{label}: bpffs knows no names with dots"
+        );
         mount_bpffs()?;
         let mut swept = Ok(());
         SWEEP.call_once(|| swept = sweep());
@@ -268,7 +272,11 @@ fn remove_cgroup(path: &Path) -> Result<()> {
             remove_cgroup(&entry.path())?;
         }
     }
-    wait::until(&format!("{path:?} was free"), || fs::remove_dir(path).ok())
+    wait::until(&format!("{path:?} was free"), || {
+        // A process that was just about to enter when the others were killed.
+        fs::write(path.join("cgroup.kill"), "1").ok()?;
+        fs::remove_dir(path).ok()
+    })
 }
 
 fn unmount_below(folder: &Path) -> Result<()> {

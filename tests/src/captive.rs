@@ -4,8 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::{
     errno::Errno,
     sys::{
-        ptrace,
-        signal::Signal,
+        ptrace::{self, Options},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -28,18 +27,19 @@ impl Captive {
             process: Pid::from_raw(i32::try_from(pid).context("a process id")?),
         };
         ptrace::attach(captive.process).context("attach")?;
-        captive.stop()?;
+        waitpid(captive.process, Some(WaitPidFlag::__WALL)).context("wait for it")?;
+        // Stops at system calls are told from those by signals.
+        ptrace::setoptions(captive.process, Options::PTRACE_O_TRACESYSGOOD)
+            .context("set the options")?;
         captive.advance()?;
         Ok(captive)
     }
 
-    /// Makes it do a system call; `Err` inside is how the kernel refused it.
+    /// Makes it do a system call in place of the one that it is about to make; `Err` inside is
+    /// how the kernel refused it.
     pub fn call(&self, number: u64, arguments: [u64; 6]) -> Result<Result<u64, Errno>> {
         let mut registers = ptrace::getregs(self.process).context("read the registers")?;
-        // From wherever it stands in its current call, back to the instruction that made it.
-        registers.rip -= SYSCALL;
-        registers.rax = number;
-        registers.orig_rax = u64::MAX;
+        registers.orig_rax = number;
         [
             registers.rdi,
             registers.rsi,
@@ -49,28 +49,25 @@ impl Captive {
             registers.r9,
         ] = arguments;
         ptrace::setregs(self.process, registers).context("write the registers")?;
-        loop {
-            self.advance()?;
-            let registers = ptrace::getregs(self.process).context("read the registers")?;
-            let result = registers.rax.cast_signed();
-            // On entry it is `ENOSYS`, until the call has been made.
-            if registers.orig_rax == number && result != -i64::from(Errno::ENOSYS as i32) {
-                return Ok(match i32::try_from(-result) {
-                    Ok(errno @ 1..4096) => Err(Errno::from_raw(errno)),
-                    _ => Ok(registers.rax),
-                });
-            }
-        }
+        self.advance()?;
+
+        let mut registers = ptrace::getregs(self.process).context("read the registers")?;
+        let result = registers.rax;
+        // Back to the instruction that made the call, for the next one.
+        registers.rip -= SYSCALL;
+        ptrace::setregs(self.process, registers).context("write the registers")?;
+        self.advance()?;
+        Ok(match i32::try_from(-result.cast_signed()) {
+            Ok(errno @ 1..4096) => Err(Errno::from_raw(errno)),
+            _ => Ok(result),
+        })
     }
 
+    /// Lets it go on to its next entry to or exit from a system call.
     fn advance(&self) -> Result<()> {
         ptrace::syscall(self.process, None).context("let it go on")?;
-        self.stop()
-    }
-
-    fn stop(&self) -> Result<()> {
         match waitpid(self.process, Some(WaitPidFlag::__WALL)).context("wait for it")? {
-            WaitStatus::Stopped(_, Signal::SIGTRAP | Signal::SIGSTOP) => Ok(()),
+            WaitStatus::PtraceSyscall(_) => Ok(()),
             other => bail!("it did not stop at a system call: {other:?}"),
         }
     }

@@ -55,6 +55,15 @@ fn reset_all(scene: &Scene) {
     assert!(output.unwrap().status.success());
 }
 
+/// Until then it is still on its way into the bed.
+fn wait_for_sleep(pid: u32) {
+    wait::until("it slept", || {
+        let name = process::status_field(pid, "Name").ok()?;
+        (name == "sleep").then_some(())
+    })
+    .unwrap();
+}
+
 #[test]
 fn clients_reach_every_page_of_the_upstream() {
     let scene = Scene::new("pages").unwrap();
@@ -141,6 +150,7 @@ fn nothing_is_left_after_a_panic() {
         let scene = Scene::new("panic").unwrap();
         let mut sleeper = scene.bed.command(scene.bed.daemon(), "sleep").unwrap();
         let sleeper = sleeper.arg("60").spawn().unwrap();
+        wait_for_sleep(sleeper.id());
         std::panic::panic_any((scene.bed.path(""), sleeper));
     });
     let panic = name.join().unwrap_err();
@@ -168,11 +178,7 @@ fn a_captive_makes_the_system_calls_it_is_told_to() {
     let scene = Scene::new("captive").unwrap();
     let mut sleep = scene.bed.command(scene.bed.daemon(), "sleep").unwrap();
     let sleep = Process::spawn(sleep.arg("60"), "sleep").unwrap();
-    wait::until("it slept", || {
-        let name = process::status_field(sleep.pid(), "Name").ok()?;
-        (name == "sleep").then_some(())
-    })
-    .unwrap();
+    wait_for_sleep(sleep.pid());
     let captive = Captive::new(sleep.pid()).unwrap();
     for _ in 0..2 {
         let itself = captive.call(GETPID, [0; 6]).unwrap();

@@ -1,6 +1,10 @@
 //! What operators see: the maps by field name, and what is missing when something is.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use enforcer_tests::{Scene, client::Pattern, daemon, process, wait};
 use serde_json::Value;
@@ -9,6 +13,21 @@ use serde_json::Value;
 fn dump(map: &Path) -> String {
     let map = map.to_string_lossy();
     process::run("bpftool", &["map", "dump", "pinned", &map]).expect("a dump")
+}
+
+/// Everything that is pinned in `folder`, at any depth.
+fn pins(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the pins");
+    let paths = entries.map(|entry| entry.expect("a pin").path());
+    paths
+        .flat_map(|path| {
+            if path.is_dir() {
+                pins(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
 }
 
 #[test]
@@ -81,8 +100,7 @@ fn status_names_every_pin_that_is_missing() {
     let healthy = daemon.cli(&["status"]).unwrap();
     assert_eq!(healthy.code, 0, "{healthy:?}");
 
-    let pins = fs::read_dir(scene.bed.bpf_dir()).unwrap();
-    let pins = pins.map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let pins = pins(&scene.bed.bpf_dir());
     assert!(pins.len() > 8, "{pins:?}");
     for pin in pins {
         fs::remove_file(&pin).unwrap();
@@ -111,8 +129,7 @@ fn status_names_a_link_that_is_detached() {
     let programs = attached.as_array().unwrap().len();
     assert!(programs >= 3, "{attached}");
     let mut detached = 0;
-    for pin in fs::read_dir(scene.bed.bpf_dir()).unwrap() {
-        let pin = pin.unwrap().path();
+    for pin in pins(&scene.bed.bpf_dir()) {
         let path = pin.to_string_lossy();
         // Fails for what is no link.
         if process::run("bpftool", &["link", "detach", "pinned", &path]).is_err() {

@@ -29,7 +29,7 @@ use super::{Event, Record};
 use crate::clock;
 
 /// Records that may wait for the disk.
-const QUEUE_CAPACITY: usize = 8_192;
+const QUEUE_CAPACITY: u64 = 8_192;
 /// Longest time that written records may stay out of the disk's own memory, and shortest between
 /// two syncs.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -142,7 +142,8 @@ impl AuditSink {
     /// Queues the record, or counts it as lost. Never waits for the disk.
     pub fn write(&self, record: Record) {
         let mut state = self.shared.lock();
-        if state.closing || state.queue.len() >= QUEUE_CAPACITY {
+        let waiting = state.health.queued + state.queue.len() as u64;
+        if state.closing || waiting >= QUEUE_CAPACITY {
             state.health.lost += 1;
             return;
         }
@@ -359,7 +360,7 @@ mod tests {
         let sink = log.sink();
         sink.write(record(0));
         wait_until("the failure", || !sink.health().works());
-        for second in 1..=QUEUE_CAPACITY as i64 + 7 {
+        for second in 1..=QUEUE_CAPACITY.cast_signed() + 7 {
             sink.write(record(second));
         }
         let lost = sink.health().lost;
@@ -367,7 +368,7 @@ mod tests {
         fs::create_dir(folder.path().join("missing")).unwrap();
         wait_until("the recovery", || sink.health().works());
         let health = log.close();
-        assert_eq!(health.written + health.lost, QUEUE_CAPACITY as u64 + 8);
+        assert_eq!(health.written + health.lost, QUEUE_CAPACITY + 8);
         let events = events(&path);
         assert_eq!(events[0], Event::AuditLost);
         assert_eq!(events.len() as u64, health.written + 1);

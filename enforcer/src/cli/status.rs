@@ -25,7 +25,7 @@ pub struct Pins {
 }
 
 /// Asks the daemon at `socket`; if none runs, `read_pins` says what is left in the kernel. Fails
-/// if not everything is enforced.
+/// if not everything is as it should be.
 ///
 /// # Errors
 /// If a daemon runs and does not answer, or the pins can't be read.
@@ -44,7 +44,7 @@ pub fn run(
     } else {
         print(|out| writeln!(out, "{}", for_people(&report)))?;
     }
-    Ok(if report.enforcing {
+    Ok(if report.problems.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -121,10 +121,7 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
 }
 
 fn store(store: &StoreHealth) -> String {
-    let place = match &store.path {
-        Some(path) => path.display().to_string(),
-        None => "in memory: nothing outlives the daemon".to_owned(),
-    };
+    let place = store.path.display().to_string();
     match &store.last_error {
         Some(error) => format!(
             "{place}, {}, {} wait: {error}",
@@ -262,7 +259,10 @@ mod tests {
                     state: GatewayState::Serving,
                     sealed: true,
                 }],
-                store: StoreHealth::default(),
+                store: StoreHealth {
+                    path: "/var/lib/enforcer/enforcer.db".into(),
+                    ..StoreHealth::default()
+                },
                 audit: AuditHealth {
                     path: "/var/lib/enforcer/audit.jsonl".into(),
                     written: 5,
@@ -277,7 +277,7 @@ mod tests {
             "daemon       0.1.0, pid 10, up 14m 03s",
             "sessions     2 with 1 connection",
             "gateway      pid 11, serving, sealed",
-            "store        in memory: nothing outlives the daemon",
+            "store        /var/lib/enforcer/enforcer.db",
             "audit log    /var/lib/enforcer/audit.jsonl, 5 written, 3 LOST",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

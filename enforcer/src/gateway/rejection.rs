@@ -148,17 +148,19 @@ impl Rejection {
             Self::Incomplete => verdict(S::BAD_REQUEST, "incomplete_request", Client),
             Self::Internal(_) => verdict(S::INTERNAL_SERVER_ERROR, "internal", Us),
         };
+        // What follows a request that two servers could read differently is not believed.
+        let doubtful = open.status == S::BAD_REQUEST;
         let close = matches!(
             self,
-            Self::Tls(_)
-                | Self::PlainHttp
-                | Self::Head(_)
-                | Self::Incomplete
+            Self::Head(_)
                 | Self::Refused(
                     Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
                 )
         ) || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
-        Verdict { close, ..open }
+        Verdict {
+            close: doubtful || close,
+            ..open
+        }
     }
 
     /// The answer without a body, and the body.
@@ -284,6 +286,21 @@ mod tests {
                 status == 503
             );
         }
+    }
+
+    #[test]
+    fn a_malformed_request_is_the_last_of_its_connection() {
+        for rejection in [
+            Rejection::Host,
+            Rejection::SeveralTokens,
+            Rejection::Head(HeadFault::TwoFramings),
+            Rejection::Head(HeadFault::TooLarge),
+        ] {
+            let (response, _) = rejection.response();
+            assert_eq!(response.headers()[header::CONNECTION], "close");
+        }
+        let (response, _) = Rejection::NoRoute.response();
+        assert!(!response.headers().contains_key(header::CONNECTION));
     }
 
     #[test]

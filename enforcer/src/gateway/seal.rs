@@ -2,7 +2,7 @@
 //! gateway is a process of an ordinary user that can neither run programs nor reach the kernel's
 //! maps.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use nix::unistd::{
     Gid, Uid, User, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid,
@@ -80,7 +80,7 @@ fn drop_bounding_set() -> io::Result<()> {
 }
 
 fn drop_identity(uid: Uid, gid: Gid) -> io::Result<()> {
-    setgroups(&[gid])?;
+    setgroups(&[])?;
     setresgid(gid, gid, gid)?;
     setresuid(uid, uid, uid)?;
     Ok(())
@@ -109,12 +109,19 @@ fn refuse_unexpected_descriptors() -> Result<(), SealError> {
     let step = |error| SealError::Step("list open files", error);
     for entry in fs::read_dir("/proc/self/fd").map_err(step)? {
         let link = fs::read_link(entry.map_err(step)?.path());
-        let is_bpf = |target: &std::path::Path| target.to_string_lossy().contains("bpf");
         if link.is_ok_and(|target| is_bpf(&target)) {
             return Err(SealError::Unsealed("it has a BPF descriptor"));
         }
     }
     Ok(())
+}
+
+/// Maps, programs and links have no file; a file may have any name.
+fn is_bpf(target: &Path) -> bool {
+    let target = target.to_string_lossy();
+    target
+        .strip_prefix("anon_inode:")
+        .is_some_and(|kind| kind.contains("bpf"))
 }
 
 fn verify(uid: Uid, gid: Gid) -> Result<(), SealError> {
@@ -129,7 +136,7 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), SealError> {
     holds(uids == Ok([uid; 3]), "it has another user")?;
     let gids = getresgid().map(|ids| [ids.real, ids.effective, ids.saved]);
     holds(gids == Ok([gid; 3]), "it has another group")?;
-    holds(getgroups() == Ok(vec![gid]), "it has other groups")?;
+    holds(getgroups() == Ok(Vec::new()), "it has other groups")?;
     let sets = capabilities(None).map(|sets| sets.effective | sets.permitted | sets.inheritable);
     holds(sets == Ok(CapabilitySet::empty()), "it has capabilities")?;
     holds(
@@ -149,4 +156,23 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), SealError> {
     )?;
     let bpf = aya::programs::loaded_programs().next();
     holds(matches!(bpf, Some(Err(_))), "bpf(2) is not denied")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_bpf_is_told_by_its_kind_and_not_by_its_name() {
+        for kind in [
+            "anon_inode:bpf-map",
+            "anon_inode:bpf-prog",
+            "anon_inode:bpf_link",
+        ] {
+            assert!(is_bpf(Path::new(kind)), "{kind}");
+        }
+        for other in ["/var/log/bpf.log", "anon_inode:[eventpoll]", "socket:[7]"] {
+            assert!(!is_bpf(Path::new(other)), "{other}");
+        }
+    }
 }

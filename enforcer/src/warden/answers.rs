@@ -82,9 +82,8 @@ impl Core {
         let connections = self.end_all(&chosen, EndReason::Revoked, Some(detail), now);
         let flush = self.store.flush();
         let sessions = chosen.len();
-        let on_disk = self.store.health().path.is_some();
         tokio::task::spawn_local(async move {
-            let durable = flush.await.is_ok() && on_disk;
+            let durable = flush.await.is_ok();
             let _ = reply.send(RevokeOutcome {
                 sessions,
                 connections,
@@ -175,7 +174,7 @@ impl Core {
                 .as_secs(),
             expires_in_seconds: seconds_to(session.deadline().at),
             idle_in_seconds: session.idle_at(payload).map(seconds_to),
-            deadline: session.wall_deadline(),
+            deadline: session.wall_limit(session.deadline().at, now),
             connections: live.legs.len(),
         }
     }
@@ -203,11 +202,9 @@ impl Core {
 }
 
 fn store_problem(store: &StoreHealth) -> Option<String> {
-    match (&store.path, &store.last_error) {
-        (None, _) => Some(
-            "the store is in memory: sessions and revocations do not outlive the daemon".to_owned(),
-        ),
-        (Some(path), Some(error)) => Some(format!("{} cannot be written: {error}", path.display())),
-        (Some(_), None) => None,
-    }
+    let error = store.last_error.as_ref()?;
+    Some(format!(
+        "{} cannot be written: {error}",
+        store.path.display()
+    ))
 }

@@ -122,7 +122,10 @@ impl Core {
         self.reschedule(id, now);
         self.save(id, now);
         let mut record = self.session_record(Event::SessionOpened, id, now);
-        record.deadline = self.book.get(id).map(|live| live.session.wall_deadline());
+        record.deadline = self
+            .book
+            .get(id)
+            .map(|live| live.session.wall_limit(live.session.deadline().at, now));
         self.audit.write(record);
         Ok(())
     }
@@ -185,7 +188,7 @@ impl Core {
             return Err(Refusal::Unavailable);
         };
         let view = self.view(live);
-        let deadline = live.session.wall_deadline();
+        let deadline = live.session.wall_limit(live.session.deadline().at, now);
         let mut record = self.session_record(Event::SessionRenewed, id, now);
         record.deadline = Some(deadline);
         self.audit.write(record);

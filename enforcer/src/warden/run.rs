@@ -26,14 +26,14 @@ use super::{
     gateways::GatewayId,
     listeners::Listeners,
     processes::{Incoming, Processes},
-    store::{DATABASE_NAME, Snapshot, Store, StoreError, StoreHandle},
+    store::{DATABASE_NAME, Store},
 };
 use crate::{
     audit::{AuditLog, Event, LOG_NAME, Record},
     channel::{ToGateway, ToWarden},
     cli::admin_socket,
     clock::Now,
-    config::{Config, Daemon},
+    config::Config,
     kernel::{
         attach::{self, Sizes},
         cgroup::DaemonCgroup,
@@ -105,6 +105,9 @@ impl Warden {
         let now = Now::read();
         make_dir(&daemon.runtime_dir, 0o755)?;
         let lock = lock(&daemon.runtime_dir)?;
+        // Without the ended keys a revoked token would be let in again: nothing starts.
+        make_dir(&daemon.state_dir, 0o750)?;
+        let (store, snapshot) = Store::open(&daemon.state_dir.join(DATABASE_NAME), now.wall)?;
         let cgroup = DaemonCgroup::locate(daemon.cgroup.as_deref())?;
         cgroup.enter()?;
         cgroup.sweep();
@@ -124,12 +127,8 @@ impl Warden {
             )?,
         })?;
 
-        if let Err(error) = make_dir(&daemon.state_dir, 0o750) {
-            tracing::error!("{error:#}");
-        }
         let audit_path = daemon.state_dir.join(LOG_NAME);
         let audit = AuditLog::open(&audit_path)?;
-        let (store, snapshot) = open_store(daemon, now)?;
 
         let mut core = Core::new(Parts {
             policies: config.policies.clone(),
@@ -409,9 +408,12 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
         .create(path)
         .with_context(|| format!("cannot create {}", path.display()))?;
     // A folder that somebody made with looser rights than the sockets and the log need.
-    let permissions = fs::metadata(path)?.permissions();
+    let permissions = fs::metadata(path)
+        .with_context(|| format!("cannot use {}", path.display()))?
+        .permissions();
     if permissions.mode() & 0o022 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .with_context(|| format!("cannot change the mode of {}", path.display()))?;
     }
     Ok(())
 }
@@ -430,18 +432,6 @@ fn lock(runtime_dir: &Path) -> Result<fs::File> {
         },
     )?;
     Ok(file)
-}
-
-fn open_store(daemon: &Daemon, now: Now) -> Result<(StoreHandle, Snapshot)> {
-    let path = daemon.state_dir.join(DATABASE_NAME);
-    match Store::open(&path, now.wall) {
-        Ok(opened) => Ok(opened),
-        Err(error @ StoreError::InUse(_)) => Err(error.into()),
-        Err(error) => {
-            tracing::error!("{error}; sessions and revocations are kept in memory only");
-            Ok((Store::in_memory()?, Snapshot::default()))
-        }
-    }
 }
 
 fn raise_descriptor_limit() {

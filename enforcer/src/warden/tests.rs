@@ -70,6 +70,8 @@ impl Bench {
         .unwrap();
         let connections = MapData::from_pin(bpf_dir.join(map_name::CONNECTIONS)).unwrap();
         let state = tempfile::tempdir().unwrap();
+        let database = state.path().join(super::store::DATABASE_NAME);
+        let (store, _) = Store::open(&database, Now::read().wall).unwrap();
         let audit = AuditLog::open(state.path().join("audit.jsonl")).unwrap();
         let policy = |max_session, idle_timeout| Limits {
             max_session: Duration::from_secs(max_session),
@@ -89,7 +91,7 @@ impl Bench {
             maps: Maps::open(&bpf_dir).unwrap(),
             resetter: Resetter::open().unwrap(),
             audit: audit.sink(),
-            store: Store::in_memory().unwrap(),
+            store,
         });
         let state_of = super::admin::GatewayState::Serving;
         let answers = core.gateways.add(GATEWAY, state_of, 1);

@@ -53,8 +53,10 @@ pub(crate) fn prepare_request(
 ) -> Result<(), InvalidHeaderValue> {
     let trailers = lists(headers, &header::TE, "trailers");
     strip_hop_by_hop(headers);
+    // Said anew for the next hop: trailers pass through here.
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
     // The gateway answers the expectation itself, as soon as it wants the body.
     headers.remove(header::EXPECT);
@@ -290,9 +292,10 @@ mod tests {
         ];
         let headers = prepared(&fields, "192.0.2.1:5000");
         assert_eq!(headers[header::TE], "trailers");
+        assert_eq!(headers[header::CONNECTION], "te");
         assert_eq!(headers[header::TRAILER], "Checksum");
         for (name, _) in fields {
-            if name != "te" && name != "trailer" {
+            if !["connection", "te", "trailer"].contains(&name) {
                 assert!(!headers.contains_key(name), "{name}");
             }
         }

@@ -64,7 +64,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// It can be read, but not written.
-    #[error("{0} is read-only")]
+    #[error("{0} cannot be written: Read-only file system")]
     ReadOnly(PathBuf),
     /// Another daemon has it.
     #[error("{0} is in use by another daemon")]
@@ -121,14 +121,6 @@ pub(super) fn open(path: &Path, now: WallInstant) -> Result<(Connection, Snapsho
             source,
         }),
     }
-}
-
-/// A database that is gone when the daemon is.
-pub(super) fn in_memory() -> Result<Connection, rusqlite::Error> {
-    let mut connection = Connection::open_in_memory()?;
-    prepare(&connection)?;
-    create_schema(&mut connection)?;
-    Ok(connection)
 }
 
 enum Failure {

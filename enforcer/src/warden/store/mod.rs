@@ -98,9 +98,8 @@ pub struct Snapshot {
 /// How the store does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreHealth {
-    /// The database; absent for one in memory, which does not outlive the daemon.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
+    /// The database.
+    pub path: PathBuf,
     /// Changes that wait to be committed.
     pub queued: u64,
     /// Commits that failed since the start.
@@ -113,7 +112,7 @@ pub struct StoreHealth {
 impl StoreHealth {
     /// Changes get to the disk.
     pub const fn works(&self) -> bool {
-        self.path.is_some() && self.last_error.is_none()
+        self.last_error.is_none()
     }
 }
 

@@ -246,13 +246,3 @@ fn a_store_that_cannot_be_written_says_so_to_who_asks() {
     let health = store.health();
     assert!(health.errors > 0 && health.last_error.is_some() && health.queued == 2);
 }
-
-#[test]
-fn a_store_in_memory_says_so() {
-    let store = Store::in_memory().unwrap();
-    store.save(session(1));
-    store.flush().wait().unwrap();
-    let health = store.health();
-    assert_eq!((health.path.as_ref(), health.queued), (None, 0));
-    assert!(!health.works());
-}

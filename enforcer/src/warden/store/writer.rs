@@ -56,22 +56,10 @@ impl Store {
     pub fn open(path: &Path, now: WallInstant) -> Result<(StoreHandle, Snapshot), StoreError> {
         let (connection, snapshot) = database::open(path, now)?;
         let health = StoreHealth {
-            path: Some(path.to_owned()),
+            path: path.to_owned(),
             ..StoreHealth::default()
         };
         Ok((start(connection, health)?, snapshot))
-    }
-
-    /// A store that ends with the daemon, for when none can be opened.
-    ///
-    /// # Errors
-    /// If there is not even memory or a thread for it.
-    pub fn in_memory() -> Result<StoreHandle, StoreError> {
-        let connection = database::in_memory().map_err(|source| StoreError::Database {
-            path: ":memory:".into(),
-            source,
-        })?;
-        start(connection, StoreHealth::default())
     }
 }
 
