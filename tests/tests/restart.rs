@@ -13,7 +13,7 @@ use std::{
 
 use enforcer_tests::{
     Scene, Streams,
-    client::{Client, Pattern},
+    client::{Client, End, Pattern},
     daemon::{self, Daemon},
     namespace::Task,
     process::send,
@@ -110,6 +110,32 @@ fn a_new_warden_takes_sessions_and_listeners_over_and_no_connection_is_refused()
     let wire = capture.finish().unwrap();
     ended.check_cut(&wire, deadline).unwrap();
     ended.check_flow(&wire, deadline).unwrap();
+}
+
+#[test]
+fn what_ended_while_nobody_looked_is_reset_by_the_next_warden_and_a_wedged_gateway_is_replaced() {
+    let scene = Scene::new("nobody").unwrap();
+    let mut daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(2));
+    let token = scene.token_until("alice", deadline).unwrap();
+    let streams = Streams::start(&client, &token).unwrap();
+
+    let wedged = daemon.gateway_pid().unwrap();
+    send(wedged, Signal::STOP).unwrap();
+    daemon.kill_warden().unwrap();
+    wait::until_wall(deadline.saturating_add(Duration::from_millis(200)));
+    assert!(streams.are_running(), "nobody was there to reset them");
+    daemon.start_again().unwrap();
+
+    assert_eq!(streams.download.end().unwrap().how, End::Reset);
+    assert_eq!(streams.talk.end().unwrap().ending.how, End::Reset);
+    let record = daemon.wait_for_end().unwrap();
+    assert_eq!(record["reason"], "token", "{record}");
+    // Two from the client, and the WebSocket's to the upstream.
+    assert_eq!(record["sockets_reset"], 3, "{record}");
+    assert!(is_served(&client, &scene.token("bob").unwrap()));
+    assert_ne!(daemon.gateway_pid().unwrap(), wedged);
 }
 
 #[test]

@@ -197,9 +197,11 @@ impl ChildCgroup {
         })
     }
 
-    /// Whether no process is left in it.
+    /// Whether no process is left in it, not even one that is still closing its files (which
+    /// `cgroup.procs` no longer lists).
     pub fn is_empty(&self) -> bool {
-        self.pids().is_empty()
+        let events = fs::read_to_string(self.0.join("cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "populated 0")
     }
 
     /// The processes in it.
