@@ -249,6 +249,10 @@ fn clear(name: &str) -> Result<()> {
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
+    // bpffs says EPERM, not ENOENT, for names with a dot.
+    if !path.exists() {
+        return Ok(());
+    }
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {path:?}"))

@@ -17,7 +17,11 @@ fn token(scene: &Scene, subject: &str, expires_at: WallInstant) -> String {
 
 /// The session that the upstream was told of.
 fn session_of(answer: &Answer) -> String {
-    answer.json().unwrap()["x-enforcer-session"].to_string()
+    let headers: Vec<(String, String)> = serde_json::from_value(answer.json().unwrap()).unwrap();
+    let named = headers
+        .into_iter()
+        .find(|(name, _)| name == "x-enforcer-session");
+    named.expect("a session").1
 }
 
 #[test]

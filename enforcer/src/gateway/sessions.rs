@@ -1,11 +1,15 @@
 //! The sessions that this gateway serves, as the warden last described them.
 //!
 //! ```text
-//!           Warning              Farewell             Ended, or its limit has passed
-//!   Alive ----------> Warned ---------------> Farewell ----------------------> Over
+//!           Warning              Farewell             Ended
+//!   Alive ----------> Warned ---------------> Farewell ---------> over
 //!     ^                  |                        |
 //!     +----- Changed ----+------------------------+
 //! ```
+//!
+//! At its limit a session halts, whatever its phase: nothing may pass any more. It is over when
+//! the warden says so, or has said nothing for a while; a renewal that was granted in time and is
+//! still on its way lets it go on.
 
 use std::{
     collections::HashMap,
@@ -55,9 +59,17 @@ impl SessionState {
         }
     }
 
-    /// Nothing may pass any more. True at the limit, whether or not the warden has said so.
-    pub(crate) fn is_over(&self, now: BootInstant) -> bool {
+    /// Nothing may pass. True from the limit on, whether or not the warden has said so.
+    pub(crate) fn is_halted(&self, now: BootInstant) -> bool {
         matches!(self.phase, Phase::Ended(_)) || self.limit().is_some_and(|limit| now >= limit)
+    }
+
+    /// It will not go on: the warden has ended it, or should have.
+    pub(crate) fn is_over(&self, now: BootInstant) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+            || self
+                .limit()
+                .is_some_and(|limit| now >= limit.saturating_add(WARDEN_GRACE))
     }
 
     /// It ends within `warn_before`.
@@ -103,8 +115,28 @@ impl SessionHandle {
         self.state.borrow().clone()
     }
 
+    pub(crate) fn is_halted(&self, now: BootInstant) -> bool {
+        self.state.borrow().is_halted(now)
+    }
+
     pub(crate) fn is_over(&self, now: BootInstant) -> bool {
         self.state.borrow().is_over(now)
+    }
+
+    /// Waits until a halted session goes on or is over.
+    pub(crate) async fn decided(&self) {
+        let mut state = self.state.clone();
+        loop {
+            state.mark_unchanged();
+            let now = boot_now();
+            if !self.is_halted(now) || self.is_over(now) {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(WARDEN_GRACE) => {}
+                Ok(()) = state.changed() => {}
+            }
+        }
     }
 
     /// Waits until goodbye is to be said (or it is too late for that).
@@ -273,16 +305,17 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_session_is_over_at_its_limit_without_being_told() {
+    fn a_session_halts_at_its_limit_without_being_told_and_is_over_a_little_later() {
         let table = SessionTable::default();
         let handle = table.opened(view(100));
-        assert!(!handle.is_over(at(99)));
-        assert!(handle.is_over(at(100)));
+        assert!(!handle.is_halted(at(99)));
+        assert!(handle.is_halted(at(100)) && !handle.is_over(at(100)));
+        assert!(handle.is_over(at(101)));
         table.apply(&farewell(50));
-        assert!(!handle.is_over(at(49)));
-        assert!(handle.is_over(at(50)));
+        assert!(!handle.is_halted(at(49)));
+        assert!(handle.is_halted(at(50)));
         table.apply(&ToGateway::Changed { session: view(200) });
-        assert!(!handle.is_over(at(199)));
+        assert!(!handle.is_halted(at(199)));
         let ended = ToGateway::Ended {
             session: handle.id(),
             reason: EndReason::Revoked,
@@ -297,7 +330,7 @@ pub(crate) mod tests {
             enforced: false,
             ..view(100)
         };
-        assert!(!SessionState::new(observed).is_over(at(200)));
+        assert!(!SessionState::new(observed).is_halted(at(200)));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A TCP socket that serves a session, and stops when the session does.
 //!
-//! Once the session is over nothing more is read from the socket or written to it, an end of
-//! stream is an error, and the socket closes with a reset: whatever layers lie above, none of
-//! them can take a cut for an orderly end.
+//! At the session's limit reading and writing halt. Once the session is over both are errors, an
+//! end of stream is an error too, and the socket closes with a reset: whatever layers lie above,
+//! none of them can take a cut for an orderly end.
 
 use std::{
     io,
@@ -31,9 +31,17 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// A shared handle to the socket, which closes with the last one.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Socket {
     shared: Arc<Shared>,
+    reading: Gate,
+    writing: Gate,
+}
+
+impl Clone for Socket {
+    fn clone(&self) -> Self {
+        Self::of(Arc::clone(&self.shared))
+    }
 }
 
 #[derive(Debug)]
@@ -48,13 +56,19 @@ struct Shared {
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
+        Self::of(Arc::new(Shared {
+            stream,
+            session: Mutex::new(None),
+            failed: AtomicBool::new(false),
+            received: AtomicBool::new(false),
+        }))
+    }
+
+    fn of(shared: Arc<Shared>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                stream,
-                session: Mutex::new(None),
-                failed: AtomicBool::new(false),
-                received: AtomicBool::new(false),
-            }),
+            shared,
+            reading: Gate::default(),
+            writing: Gate::default(),
         }
     }
 
@@ -120,26 +134,53 @@ impl Socket {
     }
 }
 
+type Decision = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Where one direction waits while the session is halted.
+#[derive(Default)]
+struct Gate(Mutex<Option<Decision>>);
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Gate")
+    }
+}
+
+impl Gate {
+    /// Ready while the session goes on; pending while it is halted; an error once it is over.
+    fn poll(&self, shared: &Shared, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let now = boot_now();
+            let session = match &*shared.session() {
+                Some(session) if session.is_halted(now) => session.clone(),
+                _ => return Poll::Ready(Ok(())),
+            };
+            if session.is_over(now) {
+                return Poll::Ready(Err(session_over()));
+            }
+            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let decision =
+                waiting.get_or_insert_with(|| Box::pin(async move { session.decided().await }));
+            ready!(decision.as_mut().poll(cx));
+            *waiting = None;
+        }
+    }
+}
+
+fn session_over() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the session is over")
+}
+
 impl Shared {
     fn session(&self) -> MutexGuard<'_, Option<SessionHandle>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_over(&self) -> bool {
+    fn is_halted(&self) -> bool {
         match &*self.session() {
-            Some(session) => session.is_over(boot_now()),
+            Some(session) => session.is_halted(boot_now()),
             None => false,
         }
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.is_over() {
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the session is over",
-            ));
-        }
-        Ok(())
     }
 
     fn reset_on_close(&self) {
@@ -148,14 +189,11 @@ impl Shared {
     }
 
     fn read(&self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
-        self.check()?;
         let wanted = buffer.remaining();
         let length = self.stream.try_read(buffer.initialize_unfilled())?;
-        if length == 0 && wanted > 0 {
-            self.check()?;
-            if self.failed.load(Ordering::Relaxed) {
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
+        let ended = length == 0 && wanted > 0;
+        if ended && (self.is_halted() || self.failed.load(Ordering::Relaxed)) {
+            return Err(session_over());
         }
         self.received.fetch_or(length > 0, Ordering::Relaxed);
         buffer.advance(length);
@@ -172,7 +210,7 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.is_over() {
+        if self.is_halted() {
             self.reset_on_close();
         }
     }
@@ -186,6 +224,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let shared = &self.shared;
         loop {
+            ready!(self.reading.poll(shared, cx))?;
             ready!(shared.stream.poll_read_ready(cx))?;
             match shared.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -211,11 +250,9 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let shared = &self.shared;
         loop {
+            ready!(self.writing.poll(shared, cx))?;
             ready!(shared.stream.poll_write_ready(cx))?;
-            let result = shared
-                .check()
-                .and_then(|()| shared.stream.try_write_vectored(slices));
-            match result {
+            match shared.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(shared.note(result)),
             }
@@ -230,8 +267,8 @@ impl AsyncWrite for Socket {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shared.check()?;
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.writing.poll(&self.shared, cx))?;
         let result = rustix::net::shutdown(&self.shared.stream, rustix::net::Shutdown::Write);
         Poll::Ready(result.map_err(io::Error::from))
     }

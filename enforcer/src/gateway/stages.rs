@@ -276,13 +276,14 @@ impl Binding {
         policy: &str,
         now: BootInstant,
     ) -> Result<Needed, Refusal> {
-        if state.is_over(now) {
+        let newer = credential.expires_at > state.view.token_expires_at;
+        // At the limit the warden decides whether a newer token still came in time.
+        if state.is_over(now) || (state.is_halted(now) && !newer) {
             return Err(Refusal::SessionEnded(match state.phase {
                 Phase::Ended(reason) | Phase::Farewell { reason, .. } => reason,
                 Phase::Alive | Phase::Warned => EndReason::Deadline,
             }));
         }
-        let newer = credential.expires_at > state.view.token_expires_at;
         let belongs = self.knows(credential) || (newer && self.is_succeeded_by(credential));
         if !belongs {
             return Err(Refusal::AnotherSession);

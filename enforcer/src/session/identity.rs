@@ -57,9 +57,8 @@ impl FromStr for SessionId {
     type Err = InvalidSessionId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let id = (text.len() == 16)
-            .then(|| u64::from_str_radix(text, 16).ok())
-            .flatten();
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = digits.then(|| u64::from_str_radix(text, 16).ok()).flatten();
         id.and_then(Self::from_u64)
             .ok_or_else(|| InvalidSessionId(text.to_owned()))
     }

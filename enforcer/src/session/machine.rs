@@ -20,9 +20,6 @@ use crate::{
 
 use super::{Credential, EndReason, Principal, SessionId, SessionKey};
 
-/// More than the time between the readings of two clocks, even if the process is preempted there.
-const CLOCK_READING_GAP: Duration = Duration::from_millis(10);
-
 /// Where a session is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -167,19 +164,17 @@ impl Session {
         self.deadline
     }
 
-    /// When `limit` is met by the wall clock. A deadline that comes from wall-clock instants is
-    /// shown as they say it: two clocks can't be read at once, and translated there and back it
-    /// would be a little different each time.
-    pub fn wall_limit(&self, limit: BootInstant, now: Now) -> WallInstant {
-        let shown = now.wall_at(limit);
-        let claimed = deadline_by_claims(self.started_at, self.token_expires_at, &self.limits).0;
-        let apart = shown
-            .saturating_duration_since(claimed)
-            .max(claimed.saturating_duration_since(shown));
-        if limit == self.deadline.at && apart < CLOCK_READING_GAP {
-            claimed
-        } else {
-            shown
+    /// What the wall clock will show at the deadline, exactly as token and policy say it.
+    pub fn wall_deadline(&self) -> WallInstant {
+        self.token_expires_at
+            .min(self.started_at.saturating_add(self.limits.max_session))
+    }
+
+    /// What the wall clock shows at a limit of this session.
+    pub fn wall_limit(&self, limit: Limit, now: Now) -> WallInstant {
+        match limit.reason {
+            EndReason::Deadline | EndReason::Token => self.wall_deadline(),
+            _ => now.wall_at(limit.at),
         }
     }
 
@@ -346,23 +341,17 @@ fn deadline(
     limits: &Limits,
     now: Now,
 ) -> Limit {
-    let (at, reason) = deadline_by_claims(started_at, token_expires_at, limits);
-    Limit {
-        at: now.boot_at(at),
-        reason,
-    }
-}
-
-fn deadline_by_claims(
-    started_at: WallInstant,
-    token_expires_at: WallInstant,
-    limits: &Limits,
-) -> (WallInstant, EndReason) {
     let session_ends_at = started_at.saturating_add(limits.max_session);
     if token_expires_at < session_ends_at {
-        (token_expires_at, EndReason::Token)
+        Limit {
+            at: now.boot_at(token_expires_at),
+            reason: EndReason::Token,
+        }
     } else {
-        (session_ends_at, EndReason::Deadline)
+        Limit {
+            at: now.boot_at(session_ends_at),
+            reason: EndReason::Deadline,
+        }
     }
 }
 
@@ -414,26 +403,6 @@ mod tests {
     fn open(expires_in: u64, limits: &Limits) -> Session {
         let id = SessionId::from_u64(1).unwrap();
         Session::open(id, &credential(b"t", expires_in), "p", limits, START).unwrap()
-    }
-
-    #[test]
-    fn a_deadline_is_shown_as_it_was_claimed_unless_the_clock_was_set() {
-        let claimed = after(100).wall;
-        let mut session = open(100, &limits(1000, Some(30)));
-        let read_apart = Now {
-            wall: after(10).wall.saturating_add(Duration::from_micros(3)),
-            ..after(10)
-        };
-        let deadline = session.deadline().at;
-        assert_eq!(session.wall_limit(deadline, read_apart), claimed);
-        let idle = after(30).boot;
-        assert_eq!(session.wall_limit(idle, after(10)), after(30).wall);
-        let set_back = Now {
-            wall: START.wall,
-            ..after(10)
-        };
-        session.wall_clock_stepped(set_back);
-        assert_eq!(session.wall_limit(deadline, set_back), after(90).wall);
     }
 
     #[test]

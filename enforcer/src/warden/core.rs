@@ -118,7 +118,7 @@ impl Core {
         match live.session.advance(now.boot, payload) {
             Step::Wait(until) => self.queue.set(Due::Session(id), until),
             Step::Warn(limit) => {
-                let deadline = live.session.wall_limit(limit.at, now);
+                let deadline = live.session.wall_limit(limit, now);
                 self.gateways.broadcast(ToGateway::Warning { session: id });
                 let mut record = self.session_record(Event::SessionWarned, id, now);
                 record.deadline = Some(deadline);
@@ -157,7 +157,7 @@ impl Core {
             return;
         };
         if !std::mem::replace(&mut live.observed, true) {
-            let deadline = live.session.wall_limit(limit.at, now);
+            let deadline = live.session.wall_limit(limit, now);
             let mut record = self.session_record(Event::SessionObserved, id, now);
             record.reason = Some(limit.reason.as_str().into());
             record.deadline = Some(deadline);
@@ -292,7 +292,7 @@ impl Core {
             names_session: session.names_session,
             started_at: session.started_at,
             opened_at: live.opened_at,
-            deadline: session.wall_limit(session.deadline().at, now),
+            deadline: session.wall_deadline(),
             boot_deadline: session.deadline().at,
             boot_id: self.boot_id.clone(),
             token_expires_at: session.token_expires_at,

@@ -122,10 +122,7 @@ impl Core {
         self.reschedule(id, now);
         self.save(id, now);
         let mut record = self.session_record(Event::SessionOpened, id, now);
-        record.deadline = self
-            .book
-            .get(id)
-            .map(|live| now.wall_at(live.session.deadline().at));
+        record.deadline = self.book.get(id).map(|live| live.session.wall_deadline());
         self.audit.write(record);
         Ok(())
     }
@@ -189,8 +186,9 @@ impl Core {
             return Err(Refusal::Unavailable);
         };
         let view = self.view(live);
+        let deadline = live.session.wall_deadline();
         let mut record = self.session_record(Event::SessionRenewed, id, now);
-        record.deadline = Some(now.wall_at(view.deadline));
+        record.deadline = Some(deadline);
         self.audit.write(record);
         self.gateways
             .broadcast(ToGateway::Changed { session: view });

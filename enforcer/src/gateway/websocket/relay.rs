@@ -153,9 +153,12 @@ where
     loop {
         let length = client.read(&mut buffer).await?;
         let now = boot_now();
-        if session.is_over(now) {
-            // Whatever this is, it came after the end, or is the end that the cut looks like.
-            return Err(io::ErrorKind::ConnectionAborted.into());
+        if session.is_halted(now) {
+            session.decided().await;
+            if session.is_over(boot_now()) {
+                // Whatever this is, it came after the end, or is what the cut looks like.
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
         }
         if length == 0 {
             upstream.shutdown().await?;
