@@ -17,7 +17,8 @@ fn token(scene: &Scene, subject: &str, expires_at: WallInstant) -> String {
 
 /// The session that the upstream was told of.
 fn session_of(answer: &Answer) -> String {
-    let headers: Vec<(String, String)> = serde_json::from_value(answer.json().unwrap()).unwrap();
+    let headers: Vec<(String, String)> =
+        serde_json::from_value(answer.json().expect("a body")).expect("pairs");
     let named = headers
         .into_iter()
         .find(|(name, _)| name == "x-enforcer-session");

@@ -1,12 +1,12 @@
 //! The only door to the kernel. All `unsafe` code of the daemon lives here.
 //!
-//! - [`probe`]: what the machine offers, before anything starts;
-//! - [`cgroup`]: the daemon's cgroup and the processes in it;
-//! - [`attach`]: programs and maps loaded, attached, pinned, inspected and removed;
-//! - [`maps`]: typed access to the maps;
-//! - [`events`]: the ring buffer; [`log`]: the programs' own log lines;
-//! - [`reset`]: `SOCK_DESTROY`;
-//! - [`timer`]: the alarm on `CLOCK_BOOTTIME` and the watch for steps of the wall clock.
+//! - [`probe`](self::probe): what the machine offers, before anything starts;
+//! - [`cgroup`](self::cgroup): the daemon's cgroup and the processes in it;
+//! - [`attach`](self::attach): programs and maps loaded, attached, pinned, inspected and removed;
+//! - [`maps`](self::maps): typed access to the maps;
+//! - [`events`](self::events): the ring buffer; [`log`](self::log): the programs' own log lines;
+//! - [`reset`](self::reset): `SOCK_DESTROY`;
+//! - [`timer`](self::timer): the alarm on `CLOCK_BOOTTIME` and the watch for steps of the wall clock.
 
 pub mod attach;
 pub mod cgroup;

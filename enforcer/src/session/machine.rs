@@ -20,6 +20,9 @@ use crate::{
 
 use super::{Credential, EndReason, Principal, SessionId, SessionKey};
 
+/// More than the time between the readings of two clocks, even if the process is preempted there.
+const CLOCK_READING_GAP: Duration = Duration::from_millis(10);
+
 /// Where a session is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -98,6 +101,8 @@ pub struct Session {
     /// The policies that apply.
     pub policies: Vec<String>,
     deadline: Limit,
+    /// Start plus `max_session`, translated once: no renewal moves the end past it.
+    latest_end: BootInstant,
     last_activity: BootInstant,
     phase: Phase,
 }
@@ -132,6 +137,7 @@ impl Session {
         let started_at = credential
             .authenticated_at
             .map_or(now.wall, |at| at.min(now.wall));
+        let latest_end = now.boot_at(started_at.saturating_add(limits.max_session));
         Self {
             id,
             principal: credential.principal.clone(),
@@ -145,7 +151,8 @@ impl Session {
             token_expires_at: credential.expires_at,
             limits: limits.clone(),
             policies: vec![policy.to_owned()],
-            deadline: deadline(started_at, credential.expires_at, limits, now),
+            deadline: deadline(credential.expires_at, latest_end, now),
+            latest_end,
             last_activity: now.boot,
             phase: Phase::Alive,
         }
@@ -164,17 +171,20 @@ impl Session {
         self.deadline
     }
 
-    /// What the wall clock will show at the deadline, exactly as token and policy say it.
-    pub fn wall_deadline(&self) -> WallInstant {
-        self.token_expires_at
-            .min(self.started_at.saturating_add(self.limits.max_session))
-    }
-
-    /// What the wall clock shows at a limit of this session.
-    pub fn wall_limit(&self, limit: Limit, now: Now) -> WallInstant {
-        match limit.reason {
-            EndReason::Deadline | EndReason::Token => self.wall_deadline(),
-            _ => now.wall_at(limit.at),
+    /// When `limit` is met by the wall clock. A deadline that comes from wall-clock instants is
+    /// shown as they say it: two clocks can't be read at once, and translated there and back it
+    /// would be a little different each time.
+    pub fn wall_limit(&self, limit: BootInstant, now: Now) -> WallInstant {
+        let shown = now.wall_at(limit);
+        let session_ends_at = self.started_at.saturating_add(self.limits.max_session);
+        let claimed = self.token_expires_at.min(session_ends_at);
+        let apart = shown
+            .saturating_duration_since(claimed)
+            .max(claimed.saturating_duration_since(shown));
+        if limit == self.deadline.at && apart < CLOCK_READING_GAP {
+            claimed
+        } else {
+            shown
         }
     }
 
@@ -256,13 +266,11 @@ impl Session {
             return Ok(());
         }
         let limits = self.limits.strictest(limits);
+        let end = now.boot_at(self.started_at.saturating_add(limits.max_session));
+        let latest_end = self.latest_end.min(end);
         let joined = Self {
-            deadline: self.earlier(deadline(
-                self.started_at,
-                self.token_expires_at,
-                &limits,
-                now,
-            )),
+            deadline: self.earlier(deadline(self.token_expires_at, latest_end, now)),
+            latest_end,
             limits,
             ..self.clone()
         };
@@ -296,7 +304,7 @@ impl Session {
         }
         if credential.expires_at > self.token_expires_at {
             self.token_expires_at = credential.expires_at;
-            self.deadline = deadline(self.started_at, self.token_expires_at, &self.limits, now);
+            self.deadline = deadline(self.token_expires_at, self.latest_end, now);
         }
         Ok(())
     }
@@ -313,7 +321,9 @@ impl Session {
 
     /// The wall clock was set: limits that come from it move, but only to an earlier instant.
     pub fn wall_clock_stepped(&mut self, now: Now) {
-        let moved = deadline(self.started_at, self.token_expires_at, &self.limits, now);
+        let end = now.boot_at(self.started_at.saturating_add(self.limits.max_session));
+        self.latest_end = self.latest_end.min(end);
+        let moved = deadline(self.token_expires_at, self.latest_end, now);
         self.deadline = self.earlier(moved);
     }
 
@@ -335,21 +345,17 @@ impl Session {
     }
 }
 
-fn deadline(
-    started_at: WallInstant,
-    token_expires_at: WallInstant,
-    limits: &Limits,
-    now: Now,
-) -> Limit {
-    let session_ends_at = started_at.saturating_add(limits.max_session);
-    if token_expires_at < session_ends_at {
+/// The earlier of the end of the token and the latest end of the session.
+fn deadline(token_expires_at: WallInstant, latest_end: BootInstant, now: Now) -> Limit {
+    let token_end = now.boot_at(token_expires_at);
+    if token_end < latest_end {
         Limit {
-            at: now.boot_at(token_expires_at),
+            at: token_end,
             reason: EndReason::Token,
         }
     } else {
         Limit {
-            at: now.boot_at(session_ends_at),
+            at: latest_end,
             reason: EndReason::Deadline,
         }
     }
@@ -403,6 +409,26 @@ mod tests {
     fn open(expires_in: u64, limits: &Limits) -> Session {
         let id = SessionId::from_u64(1).unwrap();
         Session::open(id, &credential(b"t", expires_in), "p", limits, START).unwrap()
+    }
+
+    #[test]
+    fn a_deadline_is_shown_as_it_was_claimed_unless_the_clock_was_set() {
+        let claimed = after(100).wall;
+        let mut session = open(100, &limits(1000, Some(30)));
+        let read_apart = Now {
+            wall: after(10).wall.saturating_add(Duration::from_micros(3)),
+            ..after(10)
+        };
+        let deadline = session.deadline().at;
+        assert_eq!(session.wall_limit(deadline, read_apart), claimed);
+        let idle = after(30).boot;
+        assert_eq!(session.wall_limit(idle, after(10)), after(30).wall);
+        let set_back = Now {
+            wall: START.wall,
+            ..after(10)
+        };
+        session.wall_clock_stepped(set_back);
+        assert_eq!(session.wall_limit(deadline, set_back), after(90).wall);
     }
 
     #[test]

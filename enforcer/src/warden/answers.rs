@@ -174,7 +174,7 @@ impl Core {
                 .as_secs(),
             expires_in_seconds: seconds_to(session.deadline().at),
             idle_in_seconds: session.idle_at(payload).map(seconds_to),
-            deadline: session.wall_deadline(),
+            deadline: session.wall_limit(session.deadline().at, now),
             connections: live.legs.len(),
         }
     }

@@ -118,7 +118,7 @@ impl Core {
         match live.session.advance(now.boot, payload) {
             Step::Wait(until) => self.queue.set(Due::Session(id), until),
             Step::Warn(limit) => {
-                let deadline = live.session.wall_limit(limit, now);
+                let deadline = live.session.wall_limit(limit.at, now);
                 self.gateways.broadcast(ToGateway::Warning { session: id });
                 let mut record = self.session_record(Event::SessionWarned, id, now);
                 record.deadline = Some(deadline);
@@ -157,7 +157,7 @@ impl Core {
             return;
         };
         if !std::mem::replace(&mut live.observed, true) {
-            let deadline = live.session.wall_limit(limit, now);
+            let deadline = live.session.wall_limit(limit.at, now);
             let mut record = self.session_record(Event::SessionObserved, id, now);
             record.reason = Some(limit.reason.as_str().into());
             record.deadline = Some(deadline);
@@ -185,10 +185,11 @@ impl Core {
             if live.session.deadline() == before {
                 continue;
             }
-            if let Err(reason) = self.publish_limits(id, now) {
+            if let Err(reason) = self.publish_limits(id) {
                 self.end(id, reason, now);
                 continue;
             }
+            self.reschedule(id, now);
             self.audit
                 .write(self.session_record(Event::LimitsTightened, id, now));
         }
@@ -201,7 +202,7 @@ impl Core {
     /// before the old limit, every packet that is judged at or after the old limit sees the new
     /// one. If it wasn't, or a packet has latched the expiry, the session is over: one or the
     /// other, never half.
-    pub(super) fn publish_limits(&mut self, id: SessionId, now: Now) -> Result<(), EndReason> {
+    pub(super) fn publish_limits(&mut self, id: SessionId) -> Result<(), EndReason> {
         let published = self.maps.session(id.as_u64()).unwrap_or_default();
         let Some(live) = self.book.get(id) else {
             return Err(EndReason::Unknown);
@@ -224,7 +225,6 @@ impl Core {
         if observed && activity.expired_at_ns != 0 {
             self.maps.clear_activity(id.as_u64());
         }
-        self.reschedule(id, now);
         Ok(())
     }
 
@@ -292,7 +292,7 @@ impl Core {
             names_session: session.names_session,
             started_at: session.started_at,
             opened_at: live.opened_at,
-            deadline: session.wall_deadline(),
+            deadline: session.wall_limit(session.deadline().at, now),
             boot_deadline: session.deadline().at,
             boot_id: self.boot_id.clone(),
             token_expires_at: session.token_expires_at,

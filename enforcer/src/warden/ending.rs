@@ -176,7 +176,7 @@ impl Core {
         let mut record = record;
         record.detail = detail;
         record.reason = Some(limit.reason.as_str().into());
-        record.deadline = Some(live.session.wall_limit(limit, now));
+        record.deadline = Some(live.session.wall_limit(limit.at, now));
         record.duration_ms = Some(millis(now.wall.saturating_duration_since(live.opened_at)));
         record.sockets_reset = Some(live.legs.len() as u64);
         if !live.legs.is_empty() {

@@ -23,5 +23,7 @@ mod recovery;
 mod requests;
 mod run;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 pub use run::run;

@@ -16,7 +16,7 @@ use crate::{
     channel::{BoundRole, Refusal, RefusedRequest, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now},
     kernel::maps::WriteError,
-    session::{Credential, EndReason, Refused, Session, SessionId},
+    session::{Credential, EndReason, Phase, Refused, Session, SessionId},
 };
 
 impl Core {
@@ -122,7 +122,10 @@ impl Core {
         self.reschedule(id, now);
         self.save(id, now);
         let mut record = self.session_record(Event::SessionOpened, id, now);
-        record.deadline = self.book.get(id).map(|live| live.session.wall_deadline());
+        record.deadline = self
+            .book
+            .get(id)
+            .map(|live| live.session.wall_limit(live.session.deadline().at, now));
         self.audit.write(record);
         Ok(())
     }
@@ -166,9 +169,7 @@ impl Core {
         if live.session != before {
             let renewed = live.session.clone();
             self.book.index(&renewed);
-            if let Err(refused) = self.changed(id, now) {
-                return Err(refused);
-            }
+            self.changed(id, now)?;
         }
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok(self.view(live))
@@ -177,16 +178,17 @@ impl Core {
     /// A session's limits changed: published, stored, told and recorded. If the change came too
     /// late the session ends.
     fn changed(&mut self, id: SessionId, now: Now) -> Result<(), Refusal> {
-        if let Err(reason) = self.publish_limits(id, now) {
+        if let Err(reason) = self.publish_limits(id) {
             self.end(id, reason, now);
             return Err(Refusal::SessionEnded(reason));
         }
+        self.reschedule(id, now);
         self.save(id, now);
         let Some(live) = self.book.get(id) else {
             return Err(Refusal::Unavailable);
         };
         let view = self.view(live);
-        let deadline = live.session.wall_deadline();
+        let deadline = live.session.wall_limit(live.session.deadline().at, now);
         let mut record = self.session_record(Event::SessionRenewed, id, now);
         record.deadline = Some(deadline);
         self.audit.write(record);
@@ -297,15 +299,23 @@ impl Core {
             return;
         };
         let before = live.session.last_activity();
+        let announced = live.session.phase() != Phase::Alive
+            && live.session.limit(None).reason == EndReason::Idle;
         live.session.touch(at.min(now.boot));
         if live.session.last_activity() == before {
             return;
         }
         if live.session.limits.idle_timeout.is_some()
-            && let Err(reason) = self.publish_limits(id, now)
+            && let Err(reason) = self.publish_limits(id)
         {
             self.end(id, reason, now);
             return;
+        }
+        // Otherwise the alarm stays where it is: it rings too early and is set again then.
+        if announced && let Some(live) = self.book.get(id) {
+            let session = self.view(live);
+            self.gateways.broadcast(ToGateway::Changed { session });
+            self.reschedule(id, now);
         }
         self.store.touch(id, now.wall);
     }

@@ -189,7 +189,6 @@ async fn a_stricter_route_joins_its_policy_once() {
 async fn what_leads_nowhere_says_so() {
     let upstream = EchoUpstream::start().await;
     let world = World::new(upstream.address, vec![route("public", None, "/api")]).await;
-    let mut client = world.connect().await;
     let token = token("a", 60);
     for (path, status, code) in [
         ("/other", 404, "not_found"),
@@ -198,13 +197,16 @@ async fn what_leads_nowhere_says_so() {
         ("/x%2fapi", 404, "not_found"),
         ("/%2fapi", 400, "ambiguous_path"),
     ] {
-        let answer = client.get(path, &token).await;
+        // A malformed request is the last of its connection.
+        let answer = world.connect().await.get(path, &token).await;
         assert_eq!((answer.status, &*answer.code()), (status, code), "{path}");
     }
+    let mut client = world.connect().await;
     client
         .write("TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await;
     assert_eq!(client.answer().await.status, 405);
+    let mut client = world.connect().await;
     client
         .write("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n")
         .await;

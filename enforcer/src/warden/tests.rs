@@ -1,0 +1,471 @@
+//! What the warden believes of a gateway, and what it takes over: on the real maps, as root.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use aya::maps::{HashMap, Map, MapData};
+use enforcer_abi::{self as abi, map_name};
+
+use super::{
+    core::{Core, Parts},
+    gateways::GatewayId,
+    store::{Snapshot, Store, StoredKey, StoredSession},
+};
+use crate::{
+    audit::AuditLog,
+    channel::{BoundRole, Refusal, SessionView, ToGateway, ToWarden},
+    clock::{BootInstant, Now, WallInstant},
+    kernel::{
+        attach::{self, Sizes},
+        cgroup::{self, DaemonCgroup},
+        maps::Maps,
+        reset::Resetter,
+    },
+    policy::{ActivityKind, Limits, Mode},
+    session::{Credential, EndReason, Principal, SessionId, SessionKey},
+};
+
+const GATEWAY: GatewayId = GatewayId(1);
+
+/// A core on pinned maps of its own, and what must be removed again.
+struct Bench {
+    core: Core,
+    connections: HashMap<MapData, u64, abi::Connection>,
+    bpf_dir: PathBuf,
+    cgroup: DaemonCgroup,
+    _state: tempfile::TempDir,
+    _audit: AuditLog,
+    answers: tokio::sync::mpsc::Receiver<super::gateways::Outgoing>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::sized(100)
+    }
+
+    fn sized(sessions: u32) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "enforcer-unit-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let bpf_dir = PathBuf::from("/sys/fs/bpf").join(&name);
+        crate::kernel::probe::check(&bpf_dir).unwrap();
+        let folder = cgroup::mount_point().unwrap().join(&name);
+        std::fs::create_dir(&folder).unwrap();
+        let cgroup = DaemonCgroup::locate(Some(&folder)).unwrap();
+        attach::attach(
+            &bpf_dir,
+            &cgroup,
+            Sizes {
+                sessions,
+                connections: 100,
+            },
+        )
+        .unwrap();
+        let connections = MapData::from_pin(bpf_dir.join(map_name::CONNECTIONS)).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let database = state.path().join(super::store::DATABASE_NAME);
+        let (store, _) = Store::open(&database, Now::read().wall).unwrap();
+        let audit = AuditLog::open(state.path().join("audit.jsonl")).unwrap();
+        let policy = |max_session, idle_timeout| Limits {
+            max_session: Duration::from_secs(max_session),
+            idle_timeout: Some(Duration::from_secs(idle_timeout)),
+            warn_before: Duration::from_secs(1),
+            farewell: Duration::ZERO,
+            activity: ActivityKind::Application,
+            mode: Mode::Enforce,
+        };
+        let mut core = Core::new(Parts {
+            policies: BTreeMap::from([
+                ("normal".to_owned(), policy(600, 60)),
+                ("strict".to_owned(), policy(60, 10)),
+            ]),
+            pre_authentication_timeout: Duration::from_secs(10),
+            boot_id: "this".to_owned(),
+            maps: Maps::open(&bpf_dir).unwrap(),
+            resetter: Resetter::open().unwrap(),
+            audit: audit.sink(),
+            store,
+        });
+        let state_of = super::admin::GatewayState::Serving;
+        let answers = core.gateways.add(GATEWAY, state_of, 1);
+        Self {
+            core,
+            connections: Map::from_map_data(connections).unwrap().try_into().unwrap(),
+            bpf_dir,
+            cgroup,
+            _state: state,
+            _audit: audit,
+            answers,
+        }
+    }
+
+    /// A connection, as sock_ops writes it.
+    fn connect(&mut self, cookie: u64, role: abi::Role) {
+        let connection = abi::Connection {
+            opened_at_ns: Now::read().boot.as_nanos(),
+            family: 2,
+            role: role.code(),
+            ..abi::Connection::default()
+        };
+        self.connections.insert(cookie, connection, 0).unwrap();
+    }
+
+    fn open(&mut self, cookie: u64, credential: &Credential) -> Result<SessionView, Refusal> {
+        self.core.open(cookie, credential, "normal", Now::read())
+    }
+
+    /// What the gateway is answered.
+    fn ask(&mut self, message: ToWarden) -> ToGateway {
+        self.core.on_message(GATEWAY, message, Now::read());
+        loop {
+            let message = self.answers.try_recv().unwrap().message;
+            if !matches!(message, ToGateway::Changed { .. } | ToGateway::Ended { .. }) {
+                return message;
+            }
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let removed = attach::remove(&self.bpf_dir);
+        self.cgroup.remove();
+        if !std::thread::panicking() {
+            removed.unwrap();
+        }
+    }
+}
+
+fn credential(subject: &str, expires_in: u64) -> Credential {
+    Credential {
+        principal: Principal {
+            issuer: "iss".to_owned(),
+            subject: subject.to_owned(),
+        },
+        key: SessionKey::from_token(subject.as_bytes()),
+        names_session: true,
+        authorized_party: None,
+        authenticated_at: None,
+        expires_at: Now::read()
+            .wall
+            .saturating_add(Duration::from_secs(expires_in)),
+    }
+}
+
+#[test]
+fn a_session_is_in_the_map_and_its_socket_bound_when_the_gateway_hears_of_it() {
+    let mut bench = Bench::new();
+    bench.connect(7, abi::Role::Client);
+    let view = bench.open(7, &credential("alice", 30)).unwrap();
+    let entry = bench.core.maps.session(view.id.as_u64()).unwrap();
+    assert_eq!(entry.deadline_ns, view.deadline.as_nanos());
+    assert_eq!(entry.idle_timeout_ns, 60_000_000_000);
+    let binding = bench.core.maps.binding(7).unwrap();
+    assert_eq!(
+        (binding.session_id, binding.role),
+        (view.id.as_u64(), abi::Role::Client.code())
+    );
+}
+
+#[test]
+fn a_bound_socket_is_never_bound_again() {
+    let mut bench = Bench::new();
+    bench.connect(7, abi::Role::Client);
+    let alice = bench.open(7, &credential("alice", 30)).unwrap();
+    assert_eq!(
+        bench.open(7, &credential("mallory", 30)),
+        Err(Refusal::AnotherSession)
+    );
+    bench.connect(8, abi::Role::Client);
+    let mallory = bench.open(8, &credential("mallory", 500)).unwrap();
+    let bind = |session, role| ToWarden::Bind {
+        request: 1,
+        cookie: 7,
+        session,
+        role,
+    };
+    for (session, role) in [
+        (mallory.id, BoundRole::Client),
+        (mallory.id, BoundRole::Upstream),
+        (alice.id, BoundRole::Upstream),
+    ] {
+        let answer = bench.ask(bind(session, role));
+        let refused = ToGateway::Refused {
+            request: 1,
+            refusal: Refusal::AnotherSession,
+        };
+        assert_eq!(answer, refused, "{role:?}");
+    }
+    assert_eq!(
+        bench.core.maps.binding(7).unwrap().session_id,
+        alice.id.as_u64()
+    );
+}
+
+#[test]
+fn only_known_open_sockets_of_the_right_kind_are_bound() {
+    let mut bench = Bench::new();
+    let unbindable = Err(Refusal::UnbindableSocket);
+    assert_eq!(
+        bench.open(1, &credential("alice", 30)),
+        unbindable,
+        "unknown"
+    );
+    bench.connect(2, abi::Role::Pooled);
+    assert_eq!(
+        bench.open(2, &credential("alice", 30)),
+        unbindable,
+        "an upstream's"
+    );
+    bench.connect(3, abi::Role::Client);
+    let closed = abi::Connection {
+        closed_at_ns: 1,
+        ..bench.connections.get(&3, 0).unwrap()
+    };
+    bench.connections.insert(3, closed, 0).unwrap();
+    assert_eq!(
+        bench.open(3, &credential("alice", 30)),
+        unbindable,
+        "closed"
+    );
+    bench.connect(4, abi::Role::Client);
+    let old = abi::Connection {
+        opened_at_ns: 1,
+        ..bench.connections.get(&4, 0).unwrap()
+    };
+    bench.connections.insert(4, old, 0).unwrap();
+    assert_eq!(
+        bench.open(4, &credential("alice", 30)),
+        unbindable,
+        "too late"
+    );
+    assert!(bench.core.maps.sessions().is_empty());
+}
+
+#[test]
+fn no_message_moves_a_limit_past_the_policy() {
+    let mut bench = Bench::new();
+    bench.connect(7, abi::Role::Client);
+    let before = Now::read().boot;
+    let view = bench.open(7, &credential("alice", 1_000_000)).unwrap();
+    let latest = Now::read().boot.saturating_add(Duration::from_secs(600));
+    assert!(view.deadline <= latest && view.deadline > before);
+    let forged = credential("alice", 2_000_000);
+    let renew = ToWarden::Renew {
+        request: 3,
+        session: view.id,
+        credential: forged,
+    };
+    let ToGateway::Opened { session, .. } = bench.ask(renew) else {
+        panic!("not renewed")
+    };
+    assert_eq!(session.deadline, view.deadline);
+
+    let future = latest.saturating_add(Duration::from_secs(3600));
+    bench.core.on_message(
+        GATEWAY,
+        ToWarden::Touch {
+            session: view.id,
+            at: future,
+        },
+        Now::read(),
+    );
+    let entry = bench.core.maps.session(view.id.as_u64()).unwrap();
+    assert!(entry.idle_base_ns <= Now::read().boot.as_nanos());
+    assert!(entry.deadline_ns <= latest.as_nanos());
+}
+
+#[test]
+fn a_session_under_two_policies_has_the_strictest_of_their_limits() {
+    let mut bench = Bench::new();
+    bench.connect(7, abi::Role::Client);
+    let alice = credential("alice", 500);
+    let view = bench.open(7, &alice).unwrap();
+    let joined = bench.core.open(7, &alice, "strict", Now::read()).unwrap();
+    assert_eq!(joined.id, view.id);
+    assert!(joined.deadline < view.deadline);
+    let entry = bench.core.maps.session(view.id.as_u64()).unwrap();
+    assert_eq!(entry.idle_timeout_ns, 10_000_000_000);
+    let unknown = bench.core.open(7, &alice, "none", Now::read());
+    assert_eq!(unknown, Err(Refusal::UnknownPolicy));
+}
+
+#[test]
+fn a_renewal_that_is_published_too_late_ends_the_session() {
+    for latched in [false, true] {
+        let mut bench = Bench::new();
+        bench.connect(7, abi::Role::Client);
+        let view = bench.open(7, &credential("alice", 30)).unwrap();
+        let id = view.id.as_u64();
+        if latched {
+            let activity = MapData::from_pin(bench.bpf_dir.join(map_name::ACTIVITY)).unwrap();
+            let mut activity: HashMap<_, u64, abi::Activity> =
+                Map::from_map_data(activity).unwrap().try_into().unwrap();
+            let expired = abi::Activity {
+                expired_at_ns: 1,
+                ..abi::Activity::default()
+            };
+            activity.insert(id, expired, 0).unwrap();
+        } else {
+            let entry = abi::Session {
+                deadline_ns: 1,
+                ..bench.core.maps.session(id).unwrap()
+            };
+            bench.core.maps.set_session(id, entry).unwrap();
+        }
+        let renewed = bench.open(7, &credential("alice", 60));
+        assert_eq!(
+            renewed,
+            Err(Refusal::SessionEnded(EndReason::Token)),
+            "latched: {latched}"
+        );
+        assert_eq!(bench.core.maps.session(id), None);
+        let again = bench.open(7, &credential("alice", 90));
+        assert_eq!(
+            again,
+            Err(Refusal::SessionEnded(EndReason::Token)),
+            "latched: {latched}"
+        );
+    }
+}
+
+#[test]
+fn what_was_revoked_stays_refused() {
+    let mut bench = Bench::new();
+    bench.connect(7, abi::Role::Client);
+    let alice = credential("alice", 30);
+    let view = bench.open(7, &alice).unwrap();
+    let ended = bench
+        .core
+        .end_all(&[view.id], EndReason::Revoked, None, Now::read());
+    assert_eq!(ended, 1);
+    assert_eq!(bench.core.maps.session(view.id.as_u64()), None);
+    bench.connect(8, abi::Role::Client);
+    assert_eq!(
+        bench.open(8, &alice),
+        Err(Refusal::SessionEnded(EndReason::Revoked))
+    );
+}
+
+#[test]
+fn full_maps_refuse_new_sessions_and_leave_the_others_alone() {
+    let mut bench = Bench::sized(1);
+    bench.connect(7, abi::Role::Client);
+    let view = bench.open(7, &credential("alice", 30)).unwrap();
+    bench.connect(8, abi::Role::Client);
+    assert_eq!(
+        bench.open(8, &credential("bob", 30)),
+        Err(Refusal::Capacity)
+    );
+    assert_eq!(bench.core.maps.binding(8), None);
+    assert!(bench.core.maps.session(view.id.as_u64()).is_some());
+}
+
+fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str) -> StoredSession {
+    let until = Now::read().wall.saturating_add(Duration::from_secs(500));
+    StoredSession {
+        id: SessionId::from_u64(id).unwrap(),
+        keys: vec![StoredKey {
+            key: SessionKey::from_token(b"alice"),
+            until,
+        }],
+        principal: Principal {
+            issuer: "iss".to_owned(),
+            subject: "alice".to_owned(),
+        },
+        authorized_party: None,
+        names_session: true,
+        started_at,
+        opened_at: started_at,
+        deadline: started_at.saturating_add(Duration::from_secs(500)),
+        boot_deadline: deadline,
+        boot_id: boot_id.to_owned(),
+        token_expires_at: until,
+        policies: vec!["normal".to_owned()],
+        idle_timeout: Some(Duration::from_secs(60)),
+        last_activity: started_at,
+    }
+}
+
+#[test]
+fn recovery_takes_limits_from_the_maps_and_cuts_what_the_store_does_not_know() {
+    let mut bench = Bench::new();
+    let now = Now::read();
+    let deadline = now.boot.saturating_add(Duration::from_secs(100));
+    let entry = abi::Session {
+        deadline_ns: deadline.as_nanos(),
+        idle_timeout_ns: 60_000_000_000,
+        idle_base_ns: now.boot.as_nanos(),
+        policy_id: 1,
+        mode: abi::Mode::Enforce.code(),
+        activity: abi::ActivityKind::Application.code(),
+        state: abi::SessionState::Active.code(),
+    };
+    for id in [1, 2] {
+        bench.core.maps.add_session(id, entry).unwrap();
+    }
+    bench.connect(7, abi::Role::Client);
+    let binding = abi::Binding {
+        session_id: 1,
+        role: abi::Role::Client.code(),
+        padding: 0,
+    };
+    bench.core.maps.bind(7, binding).unwrap();
+    let snapshot = Snapshot {
+        sessions: vec![stored(1, now.wall, deadline, "this")],
+        ..Snapshot::default()
+    };
+    let recovered = bench.core.recover(snapshot, Now::read());
+    assert_eq!((recovered.sessions, recovered.cut), (1, 1));
+    assert_eq!(bench.core.maps.session(2), None);
+    let live = bench
+        .core
+        .book
+        .get(SessionId::from_u64(1).unwrap())
+        .unwrap();
+    assert_eq!(live.session.deadline().at, deadline);
+    assert!(live.legs.contains_key(&7));
+}
+
+#[test]
+fn recovery_ends_what_went_idle_meanwhile_and_keeps_it_ended() {
+    let mut bench = Bench::new();
+    let now = Now::read();
+    let long_ago = now.wall.saturating_sub(Duration::from_secs(200));
+    let deadline = now.boot.saturating_add(Duration::from_secs(300));
+    // As after a reboot: nothing is in the maps.
+    let snapshot = Snapshot {
+        sessions: vec![stored(1, long_ago, deadline, "other")],
+        ..Snapshot::default()
+    };
+    assert_eq!(bench.core.recover(snapshot, Now::read()).sessions, 0);
+    assert_eq!(bench.core.maps.session(1), None);
+    bench.connect(7, abi::Role::Client);
+    let refused = bench.open(7, &credential("alice", 400));
+    assert_eq!(refused, Err(Refusal::SessionEnded(EndReason::Idle)));
+}
+
+#[test]
+fn what_the_ring_buffer_lost_is_read_from_the_maps() {
+    let mut bench = Bench::new();
+    bench.connect(7, abi::Role::Client);
+    let view = bench.open(7, &credential("alice", 30)).unwrap();
+    let closed = abi::Connection {
+        session_id: view.id.as_u64(),
+        closed_at_ns: Now::read().boot.as_nanos(),
+        ..bench.connections.get(&7, 0).unwrap()
+    };
+    bench.connections.insert(7, closed, 0).unwrap();
+    bench.connect(8, abi::Role::Client);
+    bench.core.reconcile(Now::read());
+    assert!(bench.core.book.get(view.id).unwrap().legs.is_empty());
+    assert!(bench.connections.get(&7, 0).is_err(), "collected");
+    assert!(bench.core.unbound.contains_key(&8), "found");
+}
