@@ -78,13 +78,14 @@ codes! {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Session {
-    /// End of the session whatever it does.
+    /// End of the session whatever it does; never "none": 0 is long ago.
     pub deadline_ns: u64,
     /// Longest time without activity; 0 for none.
     pub idle_timeout_ns: u64,
     /// Last activity that the warden knows of.
     pub idle_base_ns: u64,
-    /// Strictest policy, by its place in the configuration (for people reading dumps).
+    /// Strictest policy, by its place among the policies in the order of their names, from 1 (for
+    /// people reading dumps).
     pub policy_id: u32,
     /// A [`Mode`].
     pub mode: u32,

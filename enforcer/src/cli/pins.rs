@@ -14,12 +14,21 @@ use crate::{
 /// # Errors
 /// If the daemon's cgroup can't be told.
 pub(super) fn inspect(daemon: &Daemon) -> Result<Pins> {
-    let cgroup = DaemonCgroup::locate(daemon.cgroup.as_deref())?;
+    let cgroup = locate(daemon)?;
     let inspection = attach::inspect(&daemon.bpf_dir, &cgroup);
     Ok(Pins {
         programs: program_statuses(&inspection),
-        maps: map_statuses(&inspection, None),
+        maps: map_statuses(&inspection, |_| None),
     })
+}
+
+/// The daemon's cgroup: the one that its programs are attached to, since where the daemon was
+/// started can't be told from here; without programs, the configured or usual one.
+fn locate(daemon: &Daemon) -> Result<DaemonCgroup> {
+    match attach::attached_to(&daemon.bpf_dir) {
+        Some(cgroup) if daemon.cgroup.is_none() => Ok(cgroup),
+        _ => Ok(DaemonCgroup::locate(daemon.cgroup.as_deref())?),
+    }
 }
 
 /// The programs of an inspection, as they are reported.
@@ -32,12 +41,11 @@ pub(crate) fn program_statuses(inspection: &attach::Inspection) -> Vec<ProgramSt
     inspection.programs.iter().map(status).collect()
 }
 
-/// The maps of an inspection, as they are reported, with how full they are if they were opened.
+/// The maps of an inspection, as they are reported, with how full they are where that is known.
 pub(crate) fn map_statuses(
     inspection: &attach::Inspection,
-    opened: Option<&maps::Maps>,
+    fill: impl Fn(&str) -> Option<maps::Fill>,
 ) -> Vec<MapStatus> {
-    let fill = |name: &str| opened.and_then(|maps| maps.fill(name));
     let status = |(name, pinned): &(&'static str, bool)| MapStatus {
         name: (*name).to_owned(),
         pinned: *pinned,
@@ -73,7 +81,7 @@ pub(super) fn read_maps(daemon: &Daemon) -> Result<Maps> {
 /// # Errors
 /// If something can't be removed.
 pub(super) fn remove(daemon: &Daemon) -> Result<Vec<String>> {
-    let cgroup = DaemonCgroup::locate(daemon.cgroup.as_deref())?;
+    let cgroup = locate(daemon)?;
     let mut removed = Vec::new();
     if daemon.bpf_dir.exists() {
         attach::remove(&daemon.bpf_dir)?;

@@ -234,6 +234,14 @@ fn inspect_link(path: &Path, cgroup: &DaemonCgroup) -> Result<(), Unattached> {
     }
 }
 
+/// The cgroup that the pinned programs are attached to, if any is.
+pub fn attached_to(bpf_dir: &Path) -> Option<DaemonCgroup> {
+    PROGRAMS.iter().find_map(|name| {
+        let link = FdLink::from(PinnedLink::from_pin(bpf_dir.join("links").join(name)).ok()?);
+        DaemonCgroup::by_id(attached_cgroup(link.info().ok()?.id())?)
+    })
+}
+
 /// The cgroup id of an open link, from this process's fdinfo: 0 once detached.
 fn attached_cgroup(link_id: u32) -> Option<u64> {
     let field = |text: &str, name: &str| {

@@ -90,6 +90,23 @@ impl DaemonCgroup {
         }))
     }
 
+    /// The folder with this id, wherever it is below the root.
+    pub fn by_id(id: u64) -> Option<Self> {
+        let mut folders = vec![mount_point().ok()?];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(metadata) if metadata.is_dir() && metadata.ino() == id => {
+                        return Some(Self(entry.path()));
+                    }
+                    Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.0
@@ -178,6 +195,11 @@ impl ChildCgroup {
             path,
             source,
         })
+    }
+
+    /// Whether no process is left in it.
+    pub fn is_empty(&self) -> bool {
+        self.pids().is_empty()
     }
 
     /// The processes in it.

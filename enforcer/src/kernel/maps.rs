@@ -69,15 +69,14 @@ impl Maps {
         })
     }
 
-    /// How full the map of this name is, where that means something.
-    pub fn fill(&self, name: &str) -> Option<Fill> {
-        match name {
-            map_name::SESSIONS => Some(fill(&self.sessions, self.sessions_capacity)),
-            map_name::ACTIVITY => Some(fill(&self.activity, self.sessions_capacity)),
-            map_name::BINDINGS => Some(fill(&self.bindings, self.connections_capacity)),
-            map_name::CONNECTIONS => Some(fill(&self.connections, self.connections_capacity)),
-            _ => None,
-        }
+    /// How many sessions fit.
+    pub fn sessions_capacity(&self) -> u64 {
+        self.sessions_capacity
+    }
+
+    /// How many connections fit.
+    pub fn connections_capacity(&self) -> u64 {
+        self.connections_capacity
     }
 
     /// All sessions.
@@ -162,6 +161,15 @@ impl Maps {
         added
     }
 
+    /// Writes a session that was known before, whatever is left of it in the maps. What the kernel
+    /// has seen of it stays.
+    pub fn restore_session(&mut self, id: u64, session: Session) -> Result<(), WriteError> {
+        match write(&mut self.activity, id, Activity::default(), BPF_NOEXIST) {
+            Ok(()) | Err(WriteError::Exists) => self.set_session(id, session),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Replaces a session's limits.
     pub fn set_session(&mut self, id: u64, session: Session) -> Result<(), WriteError> {
         write(&mut self.sessions, id, session, 0)
@@ -196,13 +204,6 @@ impl Maps {
 
 fn entries<T: Borrow<MapData>, V: Pod>(map: &HashMap<T, u64, V>) -> Vec<(u64, V)> {
     map.iter().filter_map(Result::ok).collect()
-}
-
-fn fill<V: Pod>(map: &HashMap<MapData, u64, V>, capacity: u64) -> Fill {
-    Fill {
-        entries: map.keys().filter_map(Result::ok).count() as u64,
-        capacity,
-    }
 }
 
 fn write<V: Pod>(

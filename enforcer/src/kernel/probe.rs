@@ -7,7 +7,10 @@ use aya::{
     programs::ProgramType,
     sys::{is_map_supported, is_program_supported},
 };
-use rustix::fs::{StatFs, statfs};
+use rustix::{
+    fs::{StatFs, statfs},
+    thread::CapabilitySet,
+};
 
 use super::cgroup;
 
@@ -23,6 +26,12 @@ pub enum Missing {
         "enforcer run needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN): start it with sudo or as a systemd service"
     )]
     Root,
+    /// Root without the right to reset sockets.
+    #[error(
+        "CAP_NET_ADMIN is missing: without it sockets cannot be reset; add it to the service's \
+         CapabilityBoundingSet"
+    )]
+    NetAdmin,
     /// The kernel is too old.
     #[error("Linux {found} is too old: enforcer needs {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
     Kernel {
@@ -59,6 +68,11 @@ pub enum Missing {
 pub fn check(bpf_dir: &Path) -> Result<(), Missing> {
     if !rustix::process::geteuid().is_root() {
         return Err(Missing::Root);
+    }
+    // The kernel looks for the socket before it looks at the right: asking it proves nothing.
+    let rights = rustix::thread::capabilities(None).map_err(std::io::Error::from);
+    if !rights.is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN)) {
+        return Err(Missing::NetAdmin);
     }
     kernel_release()?;
     cgroup::mount_point()?;

@@ -21,15 +21,15 @@ const SOCK_DESTROY: u16 = 21;
 const BATCH: usize = 256;
 const ENOENT: i32 = 2;
 
-/// How a batch went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ResetOutcome {
-    /// Sockets that were reset.
-    pub reset: usize,
-    /// Sockets that had closed already.
-    pub gone: usize,
-    /// Sockets that could not be reset.
-    pub failed: usize,
+/// What became of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetOutcome {
+    /// It was reset.
+    Reset,
+    /// It had closed already.
+    Gone,
+    /// It could not be reset (errno), or the kernel gave no answer (0).
+    Failed(i32),
 }
 
 /// A sock_diag socket.
@@ -58,37 +58,37 @@ impl Resetter {
             family: u32::from(AF_INET),
             ..Connection::default()
         };
-        match self.reset_batch(&[(u64::MAX - 1, &nowhere)])? {
-            ResetOutcome { gone: 1, .. } => Ok(()),
+        match *self.reset(&[(u64::MAX - 1, nowhere)]) {
+            [ResetOutcome::Gone] => Ok(()),
+            [ResetOutcome::Failed(errno)] if errno != 0 => Err(io::Error::from_raw_os_error(errno)),
             _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
         }
     }
 
-    /// Resets sockets in the given order. The cookie makes sure that a later socket on the same
-    /// addresses is never hit.
-    pub fn reset<'a>(
-        &mut self,
-        sockets: impl IntoIterator<Item = (u64, &'a Connection)>,
-    ) -> io::Result<ResetOutcome> {
-        let sockets: Vec<_> = sockets.into_iter().collect();
-        let mut total = ResetOutcome::default();
-        for batch in sockets.chunks(BATCH) {
-            let outcome = self.reset_batch(batch)?;
-            total.reset += outcome.reset;
-            total.gone += outcome.gone;
-            total.failed += outcome.failed;
+    /// Resets sockets in the given order, and says what became of each. The cookie makes sure that
+    /// a later socket on the same addresses is never hit.
+    pub fn reset(&mut self, sockets: &[(u64, Connection)]) -> Vec<ResetOutcome> {
+        let mut outcomes = vec![ResetOutcome::Failed(0); sockets.len()];
+        for (batch, outcomes) in sockets.chunks(BATCH).zip(outcomes.chunks_mut(BATCH)) {
+            if let Err(error) = self.reset_batch(batch, outcomes) {
+                tracing::error!("sock_diag does not answer: {error}");
+            }
         }
-        Ok(total)
+        outcomes
     }
 
-    fn reset_batch(&mut self, batch: &[(u64, &Connection)]) -> io::Result<ResetOutcome> {
+    fn reset_batch(
+        &mut self,
+        batch: &[(u64, Connection)],
+        outcomes: &mut [ResetOutcome],
+    ) -> io::Result<()> {
+        let first = self.sequence;
         let mut message = Vec::with_capacity(batch.len() * 72);
         for (cookie, connection) in batch {
-            self.sequence = self.sequence.wrapping_add(1);
             append(&mut message, &request(*cookie, connection), self.sequence);
+            self.sequence = self.sequence.wrapping_add(1);
         }
         self.socket.send(&message, 0)?;
-        let mut outcome = ResetOutcome::default();
         let mut answers = 0;
         while answers < batch.len() {
             let (received, _) = self.socket.recv_from_full()?;
@@ -101,18 +101,22 @@ impl Resetter {
                     NetlinkMessage::<SockDiagMessage>::parse(&buffer).map_err(|error| {
                         io::Error::new(io::ErrorKind::InvalidData, error.to_string())
                     })?;
-                if let NetlinkPayload::Error(error) = answer.payload {
+                let place = answer.header.sequence_number.wrapping_sub(first) as usize;
+                if let NetlinkPayload::Error(error) = answer.payload
+                    // An answer to an earlier batch that broke off has no place in this one.
+                    && let Some(outcome) = outcomes.get_mut(place)
+                {
                     answers += 1;
-                    match error.code.map_or(0, |code| -code.get()) {
-                        0 => outcome.reset += 1,
-                        ENOENT => outcome.gone += 1,
-                        _ => outcome.failed += 1,
-                    }
+                    *outcome = match error.code.map_or(0, |code| -code.get()) {
+                        0 => ResetOutcome::Reset,
+                        ENOENT => ResetOutcome::Gone,
+                        errno => ResetOutcome::Failed(errno),
+                    };
                 }
                 rest = &rest[length..];
             }
         }
-        Ok(outcome)
+        Ok(())
     }
 }
 

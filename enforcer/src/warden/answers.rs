@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use enforcer_abi::ABI_VERSION;
+use enforcer_abi::{ABI_VERSION, map_name};
 
 use super::{
     admin::{
@@ -17,7 +17,11 @@ use super::{
 use crate::{
     cli::{map_statuses, program_statuses},
     clock::{BootInstant, Now},
-    kernel::{attach, cgroup::DaemonCgroup, maps::Endpoints},
+    kernel::{
+        attach,
+        cgroup::DaemonCgroup,
+        maps::{Endpoints, Fill},
+    },
     session::{EndReason, Phase, SessionId},
 };
 
@@ -95,7 +99,7 @@ impl Core {
     fn status(&self, place: &Whereabouts, now: Now) -> StatusReport {
         let inspection = attach::inspect(&place.bpf_dir, &place.cgroup);
         let programs = program_statuses(&inspection);
-        let maps = map_statuses(&inspection, Some(&self.maps));
+        let maps = map_statuses(&inspection, |name| self.fill(name));
         let mut problems = missing_parts(&programs, &maps);
         let gateways = self.gateway_statuses();
         if !gateways
@@ -138,6 +142,27 @@ impl Core {
                 audit,
             }),
         }
+    }
+
+    /// How full a map is, from what is known here: counting a big map's entries would hold up cuts.
+    fn fill(&self, name: &str) -> Option<Fill> {
+        let legs = || self.book.iter().map(|live| live.legs.len() as u64).sum();
+        let (entries, capacity) = match name {
+            map_name::SESSIONS | map_name::ACTIVITY => (
+                self.book.iter().count() as u64,
+                self.maps.sessions_capacity(),
+            ),
+            map_name::BINDINGS => (legs(), self.maps.connections_capacity()),
+            map_name::CONNECTIONS => {
+                let stats = self.maps.stats();
+                let open = stats
+                    .connections_opened
+                    .saturating_sub(stats.connections_closed);
+                (open, self.maps.connections_capacity())
+            }
+            _ => return None,
+        };
+        Some(Fill { entries, capacity })
     }
 
     fn gateway_statuses(&self) -> Vec<GatewayStatus> {

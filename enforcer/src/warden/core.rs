@@ -48,8 +48,13 @@ pub struct Core {
     pub(super) queue: DeadlineQueue<Due>,
     pub(super) book: Book,
     pub(super) unbound: HashMap<u64, abi::Connection>,
+    /// The sessions of bound sockets, until they close.
+    pub(super) owners: HashMap<u64, SessionId>,
     pub(super) ending: HashMap<SessionId, Ending>,
+    /// Sockets that could not be reset: dropped meanwhile, and tried again.
+    pub(super) stuck: HashMap<u64, abi::Connection>,
     pub(super) losses: abi::Stats,
+    pub(super) purged_at: BootInstant,
 }
 
 /// What a core is made of.
@@ -86,8 +91,11 @@ impl Core {
             queue: DeadlineQueue::new(),
             book: Book::default(),
             unbound: HashMap::new(),
+            owners: HashMap::new(),
             ending: HashMap::new(),
+            stuck: HashMap::new(),
             losses,
+            purged_at: BootInstant::from_nanos(0),
         }
     }
 

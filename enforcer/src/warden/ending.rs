@@ -1,6 +1,9 @@
 //! How sessions end: the map first, then the resets, then the words.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use enforcer_abi as abi;
 
@@ -9,7 +12,7 @@ use crate::{
     audit::{ConnectionRole, Event, Record},
     channel::{BoundRole, ToGateway},
     clock::{self, BootInstant, Now},
-    kernel::maps::Endpoints,
+    kernel::{maps::Endpoints, reset::ResetOutcome},
     session::{EndReason, Limit, SessionId},
 };
 
@@ -113,10 +116,10 @@ impl Core {
             }
         }
         clients.append(&mut upstreams);
-        self.reset(&clients);
+        let reset = self.reset(&clients);
         let reset_at = clock::boot_now();
         for over in over {
-            self.conclude(over, reset_at, now);
+            self.conclude(over, &reset, reset_at, now);
         }
     }
 
@@ -130,32 +133,33 @@ impl Core {
         }
     }
 
-    pub(super) fn reset(&mut self, sockets: &[(u64, abi::Connection)]) -> usize {
-        if sockets.is_empty() {
-            return 0;
-        }
-        let each = sockets
-            .iter()
-            .map(|(cookie, connection)| (*cookie, connection));
-        match self.resetter.reset(each) {
-            Ok(outcome) => {
-                if outcome.failed > 0 {
-                    tracing::error!(
-                        "{} sockets could not be reset; they stay dropped",
-                        outcome.failed
-                    );
+    /// Resets sockets. Returns the cookies of those that were; one that could not be is tried again
+    /// every second until it has closed.
+    pub(super) fn reset(&mut self, sockets: &[(u64, abi::Connection)]) -> HashSet<u64> {
+        let outcomes = self.resetter.reset(sockets);
+        let mut reset = HashSet::with_capacity(sockets.len());
+        for ((cookie, connection), outcome) in sockets.iter().zip(outcomes) {
+            match outcome {
+                ResetOutcome::Reset => drop(reset.insert(*cookie)),
+                ResetOutcome::Gone => drop(self.stuck.remove(cookie)),
+                ResetOutcome::Failed(errno) => {
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    tracing::error!("socket {cookie} stays dropped, it cannot be reset: {error}");
+                    self.stuck.insert(*cookie, *connection);
                 }
-                outcome.reset
-            }
-            Err(error) => {
-                tracing::error!("sockets could not be reset, they stay dropped: {error}");
-                0
             }
         }
+        reset
+    }
+
+    /// Tries again to reset what could not be.
+    pub(super) fn reset_stuck(&mut self) {
+        let stuck: Vec<_> = self.stuck.drain().collect();
+        self.reset(&stuck);
     }
 
     /// The session is over and its sockets are reset: forgets it and tells everybody.
-    fn conclude(&mut self, over: Over, reset_at: BootInstant, now: Now) {
+    fn conclude(&mut self, over: Over, reset: &HashSet<u64>, reset_at: BootInstant, now: Now) {
         let Over { id, limit, detail } = over;
         let record = self.session_record(Event::SessionEnded, id, now);
         let Some(live) = self.book.end(id, limit.reason, now.wall) else {
@@ -178,7 +182,12 @@ impl Core {
         record.reason = Some(limit.reason.as_str().into());
         record.deadline = Some(live.session.wall_limit(limit.at, now));
         record.duration_ms = Some(millis(now.wall.saturating_duration_since(live.opened_at)));
-        record.sockets_reset = Some(live.legs.len() as u64);
+        record.sockets_reset = Some(
+            live.legs
+                .keys()
+                .filter(|cookie| reset.contains(cookie))
+                .count() as u64,
+        );
         if !live.legs.is_empty() {
             let late = reset_at.saturating_duration_since(limit.at);
             record.reset_lateness_us = Some(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));

@@ -1,7 +1,7 @@
 //! What the kernel reports: sockets that open and close, sessions that meet their limits. And
 //! what it could not report because the ring buffer was full.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use enforcer_abi as abi;
 
@@ -12,6 +12,9 @@ use crate::{
     clock::{BootInstant, Now},
     session::SessionId,
 };
+
+/// How often ended keys are looked through for those that have expired.
+const PURGE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Core {
     /// The kernel reported something.
@@ -42,7 +45,10 @@ impl Core {
         if self.unbound.remove(&cookie).is_some() {
             self.queue.remove(Due::PreAuthentication(cookie));
         }
-        match SessionId::from_u64(self.session_of(cookie, connection)) {
+        self.stuck.remove(&cookie);
+        // The kernel knows the session from the first packet after the binding on.
+        let latched = SessionId::from_u64(connection.session_id);
+        match self.owners.remove(&cookie).or(latched) {
             Some(id) => self.leg_closed(id, cookie, connection, now),
             None if connection.role == abi::Role::Client.code() => {
                 let mut record =
@@ -52,19 +58,6 @@ impl Core {
             }
             None => {}
         }
-    }
-
-    /// The session of a socket: what the kernel latched, or what was bound if no packet has
-    /// passed since.
-    fn session_of(&self, cookie: u64, connection: &abi::Connection) -> u64 {
-        if connection.session_id != 0 {
-            return connection.session_id;
-        }
-        let bound = self
-            .book
-            .iter()
-            .find(|live| live.legs.contains_key(&cookie));
-        bound.map_or(0, |live| live.session.id.as_u64())
     }
 
     /// A packet met a session's limit: it is over, even if this process thought otherwise.
@@ -94,8 +87,8 @@ impl Core {
         }
     }
 
-    /// Once a second: what the ring buffer lost is read from the maps, and ended keys whose time
-    /// is over are forgotten.
+    /// Once a second: what the ring buffer lost is read from the maps, what could not be reset is
+    /// tried again, and now and then ended keys whose time is over are forgotten.
     pub fn on_tick(&mut self, now: Now) {
         let stats = self.maps.stats();
         if stats.events_lost != self.losses.events_lost {
@@ -106,7 +99,11 @@ impl Core {
             self.reconcile(now);
         }
         self.losses = stats;
-        self.book.purge_ended(now.wall);
+        self.reset_stuck();
+        if now.boot.saturating_duration_since(self.purged_at) >= PURGE_INTERVAL {
+            self.book.purge_ended(now.wall);
+            self.purged_at = now.boot;
+        }
     }
 
     /// Brings the state up to date with the maps: closed sockets whose events were lost, sockets

@@ -33,6 +33,8 @@ use crate::{
 
 /// How long a gateway may take to hand its listeners over before it is killed.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a killed gateway is looked for.
+const END_INTERVAL: Duration = Duration::from_millis(10);
 /// A gateway that lives shorter is started again only after a while.
 const HEALTHY_LIFE: Duration = Duration::from_secs(1);
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(100);
@@ -107,10 +109,28 @@ impl Processes {
                 Err(_elapsed) => {
                     tracing::error!("{id} does not answer: it is killed");
                     self.clean_up(id);
+                    self.wait_for_end(id).await;
                 }
             }
         }
         inherited
+    }
+
+    /// Waits until a killed gateway is gone, and its listeners with it.
+    async fn wait_for_end(&self, id: GatewayId) {
+        let gone = async {
+            while self
+                .cgroup
+                .child(&id.to_string())
+                .is_ok_and(|cgroup| !cgroup.is_empty())
+            {
+                tokio::time::sleep(END_INTERVAL).await;
+            }
+        };
+        if tokio::time::timeout(HANDOVER_TIMEOUT, gone).await.is_err() {
+            tracing::error!("{id} does not end although it was killed");
+        }
+        self.cgroup.sweep();
     }
 
     /// Gateways whose handover sockets are in `runtime_dir`, the oldest first.
@@ -140,7 +160,8 @@ impl Processes {
             .ok()
             .and_then(|cgroup| cgroup.pids().pop());
         let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-        let socket = seqpacket()?;
+        // Non-blocking: the backlog of a stopped gateway may be full.
+        let socket = seqpacket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
         net::connect(&socket, &SocketAddrUnix::new(self.handover_path(id))?)?;
         let transport = Transport::new(socket)?;
         transport.send(&ToGateway::HandOver).await?;
@@ -286,7 +307,7 @@ impl Processes {
     fn handover_socket(&self, id: GatewayId) -> anyhow::Result<OwnedFd> {
         let path = self.handover_path(id);
         let _ = fs::remove_file(&path);
-        let socket = seqpacket()?;
+        let socket = seqpacket(SocketFlags::CLOEXEC)?;
         net::bind(&socket, &SocketAddrUnix::new(&path)?)?;
         restrict(&path)?;
         net::listen(&socket, 4)?;
@@ -302,8 +323,7 @@ impl Processes {
     }
 }
 
-fn seqpacket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
+fn seqpacket(flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(net::socket_with(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,

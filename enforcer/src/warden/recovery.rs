@@ -26,7 +26,7 @@ use crate::{
 pub struct Recovered {
     /// Sessions that live on.
     pub sessions: usize,
-    /// Sessions that were ended because the store did not know them.
+    /// Sessions that were cut: they met their limits meanwhile, or the store does not know them.
     pub cut: usize,
 }
 
@@ -50,6 +50,7 @@ impl Core {
             .into_iter()
             .filter_map(|id| self.over(id, now))
             .collect();
+        let ended = over.len();
         self.cut(over, now);
         for id in mapped.keys() {
             self.cut_unknown(*id, now);
@@ -60,7 +61,7 @@ impl Core {
         }
         Recovered {
             sessions: self.book.ids().len(),
-            cut: mapped.len(),
+            cut: mapped.len() + ended,
         }
     }
 
@@ -80,10 +81,7 @@ impl Core {
             return entry;
         };
         let value = kernel_session(&session, self.policy_id(&session));
-        let written = match entry {
-            Some(_) => self.maps.set_session(session.id.as_u64(), value),
-            None => self.maps.add_session(session.id.as_u64(), value),
-        };
+        let written = self.maps.restore_session(session.id.as_u64(), value);
         if let Err(error) = written {
             tracing::error!("session {} cannot be restored: {error}", session.id);
             return entry;
@@ -165,6 +163,7 @@ impl Core {
             };
             if let Some(live) = self.book.get_mut(id) {
                 live.legs.insert(cookie, Leg { role, connection });
+                self.owners.insert(cookie, id);
             }
         }
     }
@@ -197,7 +196,7 @@ impl Core {
             Record::new(now.wall, Event::SessionEnded).because(EndReason::Unknown.as_str());
         record.session = SessionId::from_u64(id);
         record.detail = Some("the store does not know the session".to_owned());
-        record.sockets_reset = Some(reset as u64);
+        record.sockets_reset = Some(reset.len() as u64);
         self.audit.write(record);
     }
 }

@@ -242,6 +242,7 @@ impl Core {
         };
         if let Some(live) = self.book.get_mut(id) {
             live.legs.insert(cookie, Leg { role, connection });
+            self.owners.insert(cookie, id);
         }
         let mut record = self.session_record(Event::ConnectionOpened, id, now);
         describe(&mut record, cookie, &connection);
