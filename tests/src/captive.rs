@@ -26,11 +26,10 @@ impl Captive {
         let captive = Self {
             process: Pid::from_raw(i32::try_from(pid).context("a process id")?),
         };
-        ptrace::attach(captive.process).context("attach")?;
+        // Stops at system calls are told from others.
+        ptrace::seize(captive.process, Options::PTRACE_O_TRACESYSGOOD).context("seize")?;
+        ptrace::interrupt(captive.process).context("interrupt")?;
         waitpid(captive.process, Some(WaitPidFlag::__WALL)).context("wait for it")?;
-        // Stops at system calls are told from those by signals.
-        ptrace::setoptions(captive.process, Options::PTRACE_O_TRACESYSGOOD)
-            .context("set the options")?;
         captive.advance()?;
         Ok(captive)
     }

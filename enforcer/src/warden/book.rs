@@ -55,11 +55,19 @@ impl Book {
         }
     }
 
-    /// Removes a session; its keys are remembered as ended until their credentials expire.
-    pub fn end(&mut self, id: SessionId, reason: EndReason, at: WallInstant) -> Option<Live> {
+    /// Removes a session; its keys may open another.
+    pub fn forget(&mut self, id: SessionId) -> Option<Live> {
         let live = self.live.remove(&id)?;
         for known in &live.session.keys {
             self.keys.remove(&known.key);
+        }
+        Some(live)
+    }
+
+    /// Removes a session; its keys are remembered as ended until their credentials expire.
+    pub fn end(&mut self, id: SessionId, reason: EndReason, at: WallInstant) -> Option<Live> {
+        let live = self.forget(id)?;
+        for known in &live.session.keys {
             self.remember_ended(EndedKey {
                 key: known.key,
                 reason,

@@ -172,7 +172,8 @@ impl Core {
             self.audit.write(record);
         }
         if self.book.get(id).is_some_and(|live| live.legs.is_empty()) {
-            self.book.end(id, limit.reason, now.wall);
+            // Its keys are refused nothing: that would be more than to observe.
+            self.book.forget(id);
             self.maps.remove_session(id.as_u64());
             self.store.end(id, Vec::new(), limit.reason, now.wall);
             self.gateways.broadcast(ToGateway::Ended {

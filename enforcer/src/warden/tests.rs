@@ -85,6 +85,13 @@ impl Bench {
             policies: BTreeMap::from([
                 ("normal".to_owned(), policy(600, 60)),
                 ("strict".to_owned(), policy(60, 10)),
+                (
+                    "observed".to_owned(),
+                    Limits {
+                        mode: Mode::Observe,
+                        ..policy(60, 10)
+                    },
+                ),
             ]),
             pre_authentication_timeout: Duration::from_secs(10),
             boot_id: "this".to_owned(),
@@ -334,6 +341,31 @@ fn a_renewal_that_is_published_too_late_ends_the_session() {
             "latched: {latched}"
         );
     }
+}
+
+#[test]
+fn the_token_of_a_session_that_was_only_observed_opens_another() {
+    let mut bench = Bench::new();
+    let credential = credential("alice", 300);
+    bench.connect(7, abi::Role::Client);
+    let first = bench
+        .core
+        .open(7, &credential, "observed", Now::read())
+        .unwrap();
+    bench.core.book.get_mut(first.id).unwrap().legs.clear();
+    let later = |seconds| {
+        let now = Now::read();
+        let passed = Duration::from_secs(seconds);
+        Now {
+            boot: now.boot.saturating_add(passed),
+            wall: now.wall.saturating_add(passed),
+        }
+    };
+    bench.core.on_alarm(later(70));
+    assert!(bench.core.book.get(first.id).is_none());
+    bench.connect(8, abi::Role::Client);
+    let again = bench.core.open(8, &credential, "observed", Now::read());
+    assert_ne!(again.unwrap().id, first.id);
 }
 
 #[test]
