@@ -2,9 +2,12 @@
 
 use std::{io, os::fd::OwnedFd};
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
+use rustix::{
+    io::Errno,
+    time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    },
 };
 use tokio::io::unix::AsyncFd;
 
@@ -27,12 +30,8 @@ pub struct Alarm {
 impl Alarm {
     /// A timer that is not set.
     pub fn new() -> io::Result<Self> {
-        let timer = timerfd_create(
-            TimerfdClockId::Boottime,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
         Ok(Self {
-            timer: readable::watch(timer)?,
+            timer: open(TimerfdClockId::Boottime)?,
             set_for: None,
         })
     }
@@ -59,20 +58,9 @@ impl Alarm {
 
     /// Waits until it rings. Safe to cancel.
     pub async fn rang(&mut self) -> io::Result<()> {
-        loop {
-            let mut guard = self.timer.readable().await?;
-            let mut expirations = [0_u8; 8];
-            let read =
-                guard.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?));
-            match read {
-                Ok(result) => {
-                    result?;
-                    self.set_for = None;
-                    return Ok(());
-                }
-                Err(_would_block) => {}
-            }
-        }
+        expiry(&self.timer).await?;
+        self.set_for = None;
+        Ok(())
     }
 }
 
@@ -85,12 +73,8 @@ pub struct WallClockWatch {
 impl WallClockWatch {
     /// Starts watching.
     pub fn new() -> io::Result<Self> {
-        let timer = timerfd_create(
-            TimerfdClockId::Realtime,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
         let watch = Self {
-            timer: readable::watch(timer)?,
+            timer: open(TimerfdClockId::Realtime)?,
         };
         watch.arm()?;
         Ok(watch)
@@ -99,22 +83,13 @@ impl WallClockWatch {
     /// Waits for the next step. Safe to cancel.
     pub async fn stepped(&mut self) -> io::Result<()> {
         loop {
-            let mut guard = self.timer.readable().await?;
-            let mut expirations = [0_u8; 8];
-            let read =
-                guard.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?));
-            match read {
-                Ok(Err(error))
-                    if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) =>
-                {
-                    self.arm()?;
+            let expired = expiry(&self.timer).await;
+            self.arm()?;
+            match expired {
+                Err(error) if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) => {
                     return Ok(());
                 }
-                Ok(result) => {
-                    result?;
-                    self.arm()?;
-                }
-                Err(_would_block) => {}
+                other => other?,
             }
         }
     }
@@ -131,5 +106,23 @@ impl WallClockWatch {
         let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
         timerfd_settime(self.timer.get_ref(), flags, &spec)?;
         Ok(())
+    }
+}
+
+fn open(clock: TimerfdClockId) -> io::Result<AsyncFd<OwnedFd>> {
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    readable::watch(timerfd_create(clock, flags)?)
+}
+
+/// Waits until the timer expires, or fails with ECANCELED when its clock was set.
+async fn expiry(timer: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    loop {
+        let mut guard = timer.readable().await?;
+        let mut expirations = [0_u8; 8];
+        let read = guard.try_io(|timer| Ok(rustix::io::read(timer.get_ref(), &mut expirations)?));
+        // Otherwise it was readable no more.
+        if let Ok(result) = read {
+            return result.map(drop);
+        }
     }
 }

@@ -1,0 +1,229 @@
+//! The machine against its table, and what may never happen to a session.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::Mode;
+
+const START: Now = Now {
+    boot: BootInstant::from_nanos(1_000_000_000_000),
+    wall: WallInstant::from_unix_seconds(1_700_000_000),
+};
+
+fn after(seconds: u64) -> Now {
+    let passed = Duration::from_secs(seconds);
+    Now {
+        boot: START.boot.saturating_add(passed),
+        wall: START.wall.saturating_add(passed),
+    }
+}
+
+fn limits(max_session: u64, idle_timeout: Option<u64>) -> Limits {
+    Limits {
+        max_session: Duration::from_secs(max_session),
+        idle_timeout: idle_timeout.map(Duration::from_secs),
+        warn_before: Duration::from_secs(10),
+        farewell: Duration::from_secs(1),
+        activity: ActivityKind::Application,
+        mode: Mode::Enforce,
+    }
+}
+
+fn credential(key: &[u8], expires_in: u64) -> Credential {
+    Credential {
+        principal: Principal {
+            issuer: "iss".into(),
+            subject: "sub".into(),
+        },
+        key: SessionKey::from_token(key),
+        names_session: false,
+        authorized_party: None,
+        authenticated_at: None,
+        expires_at: after(expires_in).wall,
+    }
+}
+
+fn open(expires_in: u64, limits: &Limits) -> Session {
+    let id = SessionId::from_u64(1).unwrap();
+    Session::open(id, &credential(b"t", expires_in), "p", limits, START).unwrap()
+}
+
+#[test]
+fn a_deadline_is_shown_as_it_was_claimed_unless_the_clock_was_set() {
+    let claimed = after(100).wall;
+    let mut session = open(100, &limits(1000, Some(30)));
+    let read_apart = Now {
+        wall: after(10).wall.saturating_add(Duration::from_micros(3)),
+        ..after(10)
+    };
+    let deadline = session.deadline().at;
+    assert_eq!(session.wall_limit(deadline, read_apart), claimed);
+    let idle = after(30).boot;
+    assert_eq!(session.wall_limit(idle, after(10)), after(30).wall);
+    let set_back = Now {
+        wall: START.wall,
+        ..after(10)
+    };
+    session.wall_clock_stepped(set_back);
+    assert_eq!(session.wall_limit(deadline, set_back), after(90).wall);
+}
+
+#[test]
+fn the_life_of_a_session_follows_the_table() {
+    let idle = |at| Limit {
+        at: after(at).boot,
+        reason: EndReason::Idle,
+    };
+    let token = |at| Limit {
+        at: after(at).boot,
+        reason: EndReason::Token,
+    };
+    let mut session = open(100, &limits(1000, Some(30)));
+    // (now, touched before, expected step, expected phase)
+    let table = [
+        (0, false, Step::Wait(after(20).boot), Phase::Alive),
+        (20, false, Step::Warn(idle(30)), Phase::Warned),
+        (21, false, Step::Wait(after(29).boot), Phase::Warned),
+        (22, true, Step::Wait(after(42).boot), Phase::Alive),
+        (51, false, Step::Farewell(idle(52)), Phase::Leaving),
+        (51, false, Step::Wait(after(52).boot), Phase::Leaving),
+        (51, true, Step::Wait(after(71).boot), Phase::Alive),
+        (80, true, Step::Wait(after(90).boot), Phase::Alive),
+        (95, true, Step::Warn(token(100)), Phase::Warned),
+        (99, true, Step::Farewell(token(100)), Phase::Leaving),
+        (100, true, Step::End(token(100)), Phase::Leaving),
+    ];
+    for (row, (now, touched, step, phase)) in table.into_iter().enumerate() {
+        if touched {
+            session.touch(after(now).boot);
+        }
+        assert_eq!(session.advance(after(now).boot, None), step, "row {row}");
+        assert_eq!(session.phase(), phase, "row {row}");
+    }
+}
+
+#[test]
+fn the_deadline_is_the_earlier_of_max_session_and_exp_and_counts_from_auth_time() {
+    assert_eq!(
+        open(50, &limits(100, None)).deadline().reason,
+        EndReason::Token
+    );
+    assert_eq!(
+        open(200, &limits(100, None)).deadline().reason,
+        EndReason::Deadline
+    );
+    let mut old = credential(b"t", 200);
+    old.authenticated_at = Some(START.wall.saturating_sub(Duration::from_secs(60)));
+    let id = SessionId::from_u64(1).unwrap();
+    let session = Session::open(id, &old, "p", &limits(100, None), START).unwrap();
+    assert_eq!(session.deadline().at, after(40).boot);
+    let refused = Session::open(id, &old, "p", &limits(60, None), START);
+    assert_eq!(refused, Err(Refused::TooOld));
+    let refused = Session::open(id, &credential(b"t", 0), "p", &limits(60, None), START);
+    assert_eq!(refused, Err(Refused::Expired));
+}
+
+#[test]
+fn renewal_moves_the_deadline_with_the_token_but_never_past_max_session() {
+    let mut session = open(50, &limits(100, None));
+    session.renew(&credential(b"newer", 80), after(10)).unwrap();
+    assert_eq!(
+        session.deadline(),
+        Limit {
+            at: after(80).boot,
+            reason: EndReason::Token
+        }
+    );
+    session
+        .renew(&credential(b"newest", 500), after(20))
+        .unwrap();
+    assert_eq!(
+        session.deadline(),
+        Limit {
+            at: after(100).boot,
+            reason: EndReason::Deadline
+        }
+    );
+    session.renew(&credential(b"t", 50), after(30)).unwrap();
+    assert_eq!(
+        session.deadline().at,
+        after(100).boot,
+        "an older token shortens nothing"
+    );
+    assert_eq!(session.keys.len(), 3);
+}
+
+#[test]
+fn only_credentials_of_the_session_renew_it() {
+    let mut session = open(50, &limits(100, None));
+    let mut other = credential(b"x", 80);
+    other.principal.subject = "else".into();
+    assert_eq!(session.renew(&other, after(1)), Err(Refused::Stranger));
+    let mut named = credential(b"x", 80);
+    named.names_session = true;
+    assert_eq!(session.renew(&named, after(1)), Err(Refused::Stranger));
+    assert_eq!(
+        session.renew(&credential(b"x", 5), after(6)),
+        Err(Refused::Expired)
+    );
+    let mut party = credential(b"x", 80);
+    party.authorized_party = Some("app".into());
+    assert_eq!(session.renew(&party, after(1)), Err(Refused::Stranger));
+}
+
+#[test]
+fn a_stricter_policy_shortens_and_one_that_would_have_ended_it_is_refused() {
+    let mut session = open(500, &limits(400, None));
+    session
+        .join("strict", &limits(60, Some(20)), after(10))
+        .unwrap();
+    assert_eq!(session.deadline().at, after(60).boot);
+    assert_eq!(session.limit(None).at, after(20).boot);
+    let before = session.clone();
+    assert_eq!(
+        session.join("stricter", &limits(5, None), after(10)),
+        Err(Refused::TooOld)
+    );
+    assert_eq!(session, before);
+    session
+        .join("loose", &limits(4000, None), after(10))
+        .unwrap();
+    assert_eq!(session.deadline().at, after(60).boot);
+}
+
+#[test]
+fn payload_counts_only_where_the_limits_say_so() {
+    let mut session = open(500, &limits(400, Some(30)));
+    assert_eq!(session.limit(Some(after(25).boot)).at, after(30).boot);
+    session.limits.activity = ActivityKind::Payload;
+    assert_eq!(session.limit(Some(after(25).boot)).at, after(55).boot);
+}
+
+proptest! {
+    #[test]
+    fn a_step_of_the_wall_clock_never_lengthens(step in -100_000_i64..100_000, passed in 0_u64..90) {
+        let mut session = open(100, &limits(1000, None));
+        let before = session.deadline().at;
+        let mut now = after(passed);
+        now.wall = WallInstant::from_unix_seconds(now.wall.as_unix_seconds() + step);
+        session.wall_clock_stepped(now);
+        prop_assert!(session.deadline().at <= before);
+        if step > 0 {
+            let expected = now.boot_at(session.token_expires_at);
+            prop_assert_eq!(session.deadline().at, expected.min(before));
+        }
+    }
+
+    #[test]
+    fn nothing_moves_the_end_past_max_session(
+        renewals in prop::collection::vec((0_u64..120, 1_u64..1000), 0..8),
+    ) {
+        let mut session = open(20, &limits(100, Some(50)));
+        let latest = after(100).boot;
+        for (at, expires_in) in renewals {
+            let _ = session.renew(&credential(&at.to_le_bytes(), expires_in), after(at));
+            session.touch(after(at).boot);
+            prop_assert!(session.limit(None).at <= latest);
+        }
+    }
+}
