@@ -61,7 +61,7 @@ pub enum Command {
     Check(CheckArgs),
     /// Show whether enforcement is on, and which part is missing if not.
     ///
-    /// Exits with 1 if enforcement is not on.
+    /// Exits with 1 if there is any problem, also with the store or the audit log.
     Status(StatusArgs),
     /// List the live sessions; show or revoke them.
     Sessions(SessionsArgs),
