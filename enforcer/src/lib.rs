@@ -16,6 +16,8 @@ pub mod channel;
 pub mod cli;
 pub mod clock;
 pub mod config;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod kernel;
 pub mod logging;

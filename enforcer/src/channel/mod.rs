@@ -10,4 +10,6 @@ mod message;
 mod transport;
 
 pub use message::{BoundRole, Refusal, RefusedRequest, Request, SessionView, ToGateway, ToWarden};
+#[cfg(fuzzing)]
+pub(crate) use transport::decode;
 pub use transport::{MAX_MESSAGE, Transport, receive_blocking};

@@ -108,7 +108,7 @@ fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<M> {
+pub(crate) fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<M> {
     match postcard::take_from_bytes(packet) {
         Ok((message, [])) => Ok(message),
         Ok(_) => Err(invalid("bytes after the message")),

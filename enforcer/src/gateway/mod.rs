@@ -22,6 +22,8 @@
 
 mod accept;
 mod connection;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod http;
 mod link;
 mod rejection;

@@ -1,0 +1,61 @@
+//! Doors for the fuzz targets, built with `cfg(fuzzing)` only: each hands arbitrary bytes to one
+//! parser and checks what must hold whatever they are.
+
+use std::path::Path;
+
+use crate::{
+    authn::Authenticator,
+    channel::{self, ToGateway, ToWarden},
+    clock::WallInstant,
+    config::{Config, Identity},
+    gateway,
+};
+
+/// Frames of a WebSocket, in pieces as long as the first byte says.
+pub fn websocket_frames(input: &[u8]) {
+    let Some((piece, stream)) = input.split_first() else {
+        return;
+    };
+    gateway::fuzzing::scan_frames(stream, usize::from(*piece).max(1));
+}
+
+/// Requests of one connection, in pieces as long as the first byte says.
+pub fn request_heads(input: &[u8]) {
+    let Some((piece, stream)) = input.split_first() else {
+        return;
+    };
+    gateway::fuzzing::inspect_requests(stream, usize::from(*piece).max(1));
+}
+
+/// A request's path.
+pub fn request_paths(input: &[u8]) {
+    if let Ok(path) = std::str::from_utf8(input) {
+        gateway::fuzzing::parse_path(path);
+    }
+}
+
+/// A bearer token.
+pub fn tokens(input: &[u8]) {
+    let Ok(token) = std::str::from_utf8(input) else {
+        return;
+    };
+    let nobody = Authenticator::load(&Identity { jwt: Vec::new() }).expect("no keys to load");
+    assert!(
+        nobody
+            .validate(token, WallInstant::from_unix_seconds(0))
+            .is_err()
+    );
+}
+
+/// A message between gateway and warden, either way.
+pub fn channel_messages(input: &[u8]) {
+    let _ = channel::decode::<ToWarden>(input);
+    let _ = channel::decode::<ToGateway>(input);
+}
+
+/// A configuration.
+pub fn configurations(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        let _ = Config::parse(text, Path::new("/fuzz.toml"));
+    }
+}

@@ -1,0 +1,49 @@
+//! The gateway's parsers, for the fuzz targets.
+
+use super::{
+    http::{head::HeadInspector, path::MatchPath},
+    websocket::frame::{FrameScanner, Sender},
+};
+
+/// Whatever the pieces, a scan takes something of a piece that is not empty, and not more than it.
+pub(crate) fn scan_frames(stream: &[u8], piece: usize) {
+    for sender in [Sender::Client, Sender::Server] {
+        let mut scanner = FrameScanner::new(sender, false);
+        'stream: for mut rest in stream.chunks(piece) {
+            while !rest.is_empty() {
+                let Ok(scanned) = scanner.scan(rest) else {
+                    break 'stream;
+                };
+                assert!(scanned.length > 0 && scanned.length <= rest.len());
+                rest = &rest[scanned.length..];
+            }
+        }
+    }
+}
+
+/// Whatever the pieces, no more may pass than there is.
+pub(crate) fn inspect_requests(stream: &[u8], piece: usize) {
+    let mut inspector = HeadInspector::default();
+    let mut buffered = Vec::new();
+    for bytes in stream.chunks(piece) {
+        buffered.extend_from_slice(bytes);
+        let Ok(passable) = inspector.inspect(&buffered) else {
+            return;
+        };
+        assert!(passable <= buffered.len());
+        buffered.drain(..passable);
+    }
+}
+
+/// No form of an accepted path has a segment that leads upwards.
+pub(crate) fn parse_path(path: &str) {
+    let Ok(parsed) = MatchPath::parse(path) else {
+        return;
+    };
+    for form in parsed.forms() {
+        assert!(
+            form.split(|byte| *byte == b'/')
+                .all(|segment| segment != b".." && segment != b".")
+        );
+    }
+}
