@@ -9,5 +9,8 @@
 mod message;
 mod transport;
 
-pub use message::{BoundRole, Refusal, RefusedRequest, Request, SessionView, ToGateway, ToWarden};
+pub use message::{
+    BoundRole, Kinship, Refusal, RefusedRequest, Request, SessionUsage, SessionView, ToGateway,
+    ToWarden,
+};
 pub use transport::{MAX_MESSAGE, Transport, receive_blocking};

@@ -42,8 +42,17 @@ pub(crate) struct ConnectionContext {
     pub(crate) listener: Arc<str>,
     pub(crate) client: Client,
     pub(crate) inspection: Arc<Inspection>,
+    closed: watch::Sender<bool>,
     /// The gateway does not exit while there is work.
     pub(crate) _work: Work,
+}
+
+impl ConnectionContext {
+    /// Waits until nothing more is said on the connection.
+    pub(crate) async fn closed(&self) {
+        // The sender is here, too.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
 }
 
 /// Serves an accepted connection to its end.
@@ -73,9 +82,11 @@ pub(crate) async fn serve(
         listener,
         client: Client::new(accepted),
         inspection: Arc::default(),
+        closed: watch::Sender::new(false),
         _work: work,
     });
     serve_http(&context, stream).await;
+    context.closed.send_replace(true);
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.

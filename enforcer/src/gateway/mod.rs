@@ -21,6 +21,7 @@
 //! by itself that a session lives on.
 
 mod accept;
+mod binding;
 mod connection;
 mod http;
 mod link;

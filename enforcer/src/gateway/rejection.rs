@@ -30,6 +30,10 @@ pub(crate) enum Rejection {
     AmbiguousPath(#[from] AmbiguousPath),
     #[error("the method {0} is not served")]
     Method(http::Method),
+    #[error("the method {0} is not for this endpoint")]
+    EndpointMethod(http::Method, &'static str),
+    #[error("a request of another site")]
+    CrossSite,
     #[error("several Authorization fields")]
     SeveralTokens,
     #[error("a bearer token is needed")]
@@ -109,6 +113,10 @@ impl Rejection {
                 verdict(S::NOT_IMPLEMENTED, "method_not_implemented", Client)
             }
             Self::Method(_) => verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client),
+            Self::EndpointMethod(..) => {
+                verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client)
+            }
+            Self::CrossSite => verdict(S::FORBIDDEN, "cross_site", Client),
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
             Self::Token(error) => verdict(S::UNAUTHORIZED, error.code(), Client),
@@ -118,6 +126,7 @@ impl Rejection {
             Self::Refused(Refusal::SessionTooOld) => {
                 verdict(S::UNAUTHORIZED, "session_too_old", Client)
             }
+            Self::Refused(Refusal::NoSession) => verdict(S::UNAUTHORIZED, "no_session", Client),
             Self::Refused(Refusal::AnotherSession) => {
                 verdict(S::MISDIRECTED_REQUEST, "another_session", Client)
             }
@@ -181,7 +190,10 @@ impl Rejection {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             StatusCode::METHOD_NOT_ALLOWED => {
-                let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+                let methods = match self {
+                    Self::EndpointMethod(_, methods) => methods,
+                    _ => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+                };
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }
             StatusCode::UPGRADE_REQUIRED => {
@@ -272,6 +284,7 @@ mod tests {
     fn refusals_of_the_warden_have_their_status() {
         for (refusal, status, close) in [
             (Refusal::SessionTooOld, 401, false),
+            (Refusal::NoSession, 401, false),
             (Refusal::AnotherSession, 421, true),
             (Refusal::Capacity, 503, false),
             (Refusal::Unavailable, 503, false),

@@ -1,6 +1,7 @@
 //! The gateway as a whole, unsealed, between a warden, an upstream and clients that the tests
 //! play.
 
+mod endpoints;
 mod harness;
 mod http;
 mod life;

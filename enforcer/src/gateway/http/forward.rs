@@ -105,7 +105,7 @@ fn outgoing(
 }
 
 fn answer(response: Response<Incoming>) -> Result<Response<ResponseBody>, Rejection> {
-    let mut response = response.map(Either::Right);
+    let mut response = response.map(ResponseBody::Forwarded);
     prepare_response(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();

@@ -1,6 +1,7 @@
 //! HTTP/1.1 towards clients.
 
 pub(crate) mod body;
+mod endpoints;
 pub(crate) mod forward;
 pub(crate) mod head;
 pub(crate) mod headers;

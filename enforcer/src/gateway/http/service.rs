@@ -2,25 +2,18 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{Either, Full};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tracing::{debug, warn};
 
 use super::{
-    body::ResponseBody,
-    forward,
-    headers::announce_session,
-    host::RequestHost,
-    inspect::{FAULT_TARGET, Inspection},
+    body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost,
     path::MatchPath,
 };
 use crate::{
     channel::ToWarden,
     clock::{boot_now, wall_now},
     gateway::{
-        Gateway,
         connection::ConnectionContext,
         rejection::{Blame, Rejection},
         stages::{Authenticated, Bound},
@@ -28,13 +21,11 @@ use crate::{
     session::Principal,
 };
 
-const WELL_KNOWN: &str = "/.well-known/enforcer";
-
 /// What is known about a request by the time that it is answered.
 #[derive(Default)]
-struct Known {
-    principal: Option<Principal>,
-    bound: Option<Bound>,
+pub(super) struct Known {
+    pub(super) principal: Option<Principal>,
+    pub(super) bound: Option<Bound>,
 }
 
 /// Answers a request.
@@ -48,7 +39,7 @@ pub(crate) async fn answer(
         Err(rejection) => {
             report(&connection, &rejection, known.principal);
             let (response, body) = rejection.response();
-            response.map(|()| full(body))
+            response.map(|()| ResponseBody::whole(body))
         }
     };
     if let Some(bound) = known.bound {
@@ -64,8 +55,8 @@ async fn handle(
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
     let path = request.uri().path();
-    if path.starts_with(WELL_KNOWN) {
-        return well_known(gateway, &connection.inspection, path);
+    if path.starts_with(endpoints::WELL_KNOWN) {
+        return endpoints::answer(connection, &request, known).await;
     }
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
         return Err(Rejection::Method(request.method().clone()));
@@ -94,36 +85,6 @@ async fn handle(
     forward::forward(connection, target, &host, bound, request).await
 }
 
-fn well_known(
-    gateway: &Gateway,
-    inspection: &Inspection,
-    path: &str,
-) -> Result<Response<ResponseBody>, Rejection> {
-    if path == FAULT_TARGET
-        && let Some(fault) = inspection.fault()
-    {
-        return Err(Rejection::Head(fault));
-    }
-    let (status, text) = match path.strip_prefix(WELL_KNOWN) {
-        Some("/health/live") => (StatusCode::OK, "{\"status\":\"live\"}\n"),
-        Some("/health/ready") if gateway.link.orders().borrow().linked => {
-            (StatusCode::OK, "{\"status\":\"ready\"}\n")
-        }
-        Some("/health/ready") => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "{\"status\":\"not ready\"}\n",
-        ),
-        _ => return Err(Rejection::NoRoute),
-    };
-    let mut response = Response::new(full(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    let json = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, json);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Ok(response)
-}
-
 fn report(connection: &ConnectionContext, rejection: &Rejection, principal: Option<Principal>) {
     let client = &connection.client;
     let verdict = rejection.verdict();
@@ -148,8 +109,4 @@ fn report(connection: &ConnectionContext, rejection: &Rejection, principal: Opti
                 .tell(ToWarden::RefusedRequest(record));
         }
     }
-}
-
-fn full(text: impl Into<Bytes>) -> ResponseBody {
-    Either::Left(Full::new(text.into()))
 }
