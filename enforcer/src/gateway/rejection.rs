@@ -20,6 +20,10 @@ pub(crate) enum Rejection {
     Tls(std::io::Error),
     #[error("this port speaks TLS")]
     PlainHttp,
+    #[error("HTTP/2: {0}")]
+    Http2(String),
+    #[error("too many requests were given up")]
+    GivenUp,
     #[error(transparent)]
     Head(#[from] HeadFault),
     #[error("the host is malformed or missing")]
@@ -79,7 +83,7 @@ pub(crate) struct Verdict {
     /// Stable: for programs, and the reason in the audit log.
     pub(crate) code: &'static str,
     pub(crate) blame: Blame,
-    /// The connection cannot be used for another request.
+    /// With HTTP/1.1 the connection cannot be used for another request.
     pub(crate) close: bool,
 }
 
@@ -100,6 +104,8 @@ impl Rejection {
         let open = match self {
             Self::Tls(_) => verdict(S::BAD_REQUEST, "tls_failed", Client),
             Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
+            Self::Http2(_) => verdict(S::BAD_REQUEST, "http2_violation", Client),
+            Self::GivenUp => verdict(S::TOO_MANY_REQUESTS, "too_many_given_up", Client),
             Self::Head(HeadFault::TooLarge | HeadFault::TooManyHeaders) => verdict(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "header_too_large",
@@ -159,17 +165,23 @@ impl Rejection {
         };
         // What follows a request that two servers could read differently is not believed.
         let doubtful = open.status == S::BAD_REQUEST;
-        let close = matches!(
-            self,
-            Self::Head(_)
-                | Self::Refused(
-                    Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
-                )
-        ) || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
+        let close = self.is_final()
+            || matches!(self, Self::Head(_))
+            || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
         Verdict {
             close: doubtful || close,
             ..open
         }
+    }
+
+    /// No later request on the connection would fare better.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(
+                Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
+            )
+        )
     }
 
     /// The answer without a body, and the body.

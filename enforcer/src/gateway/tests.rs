@@ -4,5 +4,6 @@
 mod endpoints;
 mod harness;
 mod http;
+mod http2;
 mod life;
 mod websocket;

@@ -14,6 +14,7 @@ use http_body_util::{Either, Empty, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc;
 
+use super::grpc::CallBody;
 use crate::{
     clock::{BootInstant, boot_now},
     gateway::{link::Link, sessions::SessionHandle},
@@ -26,6 +27,8 @@ pub(crate) enum ResponseBody {
     Whole(Full<Bytes>),
     /// An upstream's.
     Forwarded(Incoming),
+    /// An upstream's, to a gRPC call.
+    Call(CallBody),
     /// The gateway's own, as it comes.
     Events(mpsc::Receiver<Bytes>),
 }
@@ -49,6 +52,7 @@ impl Body for ResponseBody {
                 .poll_frame(cx)
                 .map_err(|impossible| match impossible {}),
             Self::Forwarded(body) => Pin::new(body).poll_frame(cx),
+            Self::Call(body) => body.poll_frame(cx),
             Self::Events(events) => events
                 .poll_recv(cx)
                 .map(|text| Some(Ok(Frame::data(text?)))),
@@ -59,6 +63,7 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(body) => body.is_end_stream(),
             Self::Forwarded(body) => body.is_end_stream(),
+            Self::Call(body) => body.is_end_stream(),
             Self::Events(_) => false,
         }
     }
@@ -67,7 +72,8 @@ impl Body for ResponseBody {
         match self {
             Self::Whole(body) => body.size_hint(),
             Self::Forwarded(body) => body.size_hint(),
-            Self::Events(_) => SizeHint::default(),
+            // A call may end before the upstream has said all.
+            Self::Call(_) | Self::Events(_) => SizeHint::default(),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use tracing::{debug, warn};
 
 use super::{
-    body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost,
+    body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost, http2,
     path::MatchPath,
 };
 use crate::{
@@ -33,11 +33,16 @@ pub(crate) async fn answer(
     connection: Arc<ConnectionContext>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    let unanswered = connection.patience.begin();
+    let http2 = request.version() == Version::HTTP_2;
     let mut known = Known::default();
     let mut response = match handle(&connection, request, &mut known).await {
         Ok(response) => response,
         Err(rejection) => {
             report(&connection, &rejection, known.principal);
+            if http2 && rejection.is_final() {
+                connection.leave();
+            }
             let (response, body) = rejection.response();
             response.map(|()| ResponseBody::whole(body))
         }
@@ -45,15 +50,22 @@ pub(crate) async fn answer(
     if let Some(bound) = known.bound {
         announce_session(response.headers_mut(), &bound.session().state(), boot_now());
     }
+    if http2 {
+        response.headers_mut().remove(header::CONNECTION);
+    }
+    unanswered.answered();
     Ok(response)
 }
 
 async fn handle(
     connection: &Arc<ConnectionContext>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
+    if request.version() == Version::HTTP_2 {
+        http2::normalize(&mut request)?;
+    }
     let path = request.uri().path();
     if path.starts_with(endpoints::WELL_KNOWN) {
         return endpoints::answer(connection, &request, known).await;
@@ -85,7 +97,12 @@ async fn handle(
     forward::forward(connection, target, &host, bound, request).await
 }
 
-fn report(connection: &ConnectionContext, rejection: &Rejection, principal: Option<Principal>) {
+/// Tells the operator, or the audit log.
+pub(crate) fn report(
+    connection: &ConnectionContext,
+    rejection: &Rejection,
+    principal: Option<Principal>,
+) {
     let client = &connection.client;
     let verdict = rejection.verdict();
     match verdict.blame {

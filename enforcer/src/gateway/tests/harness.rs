@@ -24,7 +24,10 @@ use crate::{
     config::{Identity, JwtIssuer, KeySource, Route, ServerTls, Upstream as UpstreamConfig},
     gateway::{
         Server, Target,
-        http::route::{RouteTable, tests::route},
+        http::{
+            http2,
+            route::{RouteTable, tests::route},
+        },
         start::{Started, StartedListener},
         tls,
         upstream::{Upstream, tls::NativeRoots},
@@ -41,6 +44,8 @@ pub(super) struct World {
     pub(super) handover: PathBuf,
     pub(super) server: Server,
     connector: TlsConnector,
+    /// The same, for HTTP/2.
+    connector2: TlsConnector,
     _folder: tempfile::TempDir,
 }
 
@@ -298,12 +303,15 @@ impl World {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let mut client2 = client.clone();
+        client2.alpn_protocols = vec![http2::ALPN.to_vec()];
         Self {
             address,
             warden,
             handover,
             server,
             connector: TlsConnector::from(Arc::new(client)),
+            connector2: TlsConnector::from(Arc::new(client2)),
             _folder: folder,
         }
     }
@@ -320,6 +328,15 @@ impl World {
             stream: self.connector.connect(name, tcp).await.unwrap(),
             read: Vec::new(),
         }
+    }
+}
+
+impl World {
+    /// A TLS connection that has agreed on HTTP/2, and nothing else yet.
+    pub(super) async fn connect2(&self) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        self.connector2.connect(name, tcp).await.unwrap()
     }
 }
 
