@@ -29,6 +29,18 @@ pub enum ToWarden {
         /// The policy of the route.
         policy: String,
     },
+    /// Find the credential's live session without opening one, renew it if the credential is newer,
+    /// and bind the client's socket to it if it isn't yet. Answer: `Found` or `Refused`.
+    Find {
+        /// For the answer.
+        request: Request,
+        /// Cookie of the client's socket.
+        cookie: u64,
+        /// Who.
+        credential: Credential,
+        /// How closely the credential must be related to the session.
+        kinship: Kinship,
+    },
     /// Bind a socket of the gateway's to a session. Answer: `Bound` or `Refused`.
     Bind {
         /// For the answer.
@@ -88,6 +100,17 @@ pub struct RefusedRequest {
     pub principal: Option<crate::session::Principal>,
 }
 
+/// How a credential leads to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kinship {
+    /// By its key, or as the newer credential of the same principal and client on a connection
+    /// that is bound to the session.
+    Own,
+    /// Also as the newer credential of the same principal and client, if that is only one
+    /// session's.
+    Successor,
+}
+
 /// What a bound socket is to its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BoundRole {
@@ -116,12 +139,21 @@ pub enum ToGateway {
         /// The session.
         session: SessionView,
     },
+    /// The answer to `Find`.
+    Found {
+        /// Of the message.
+        request: Request,
+        /// The session.
+        session: SessionView,
+        /// What only the warden knows of it.
+        usage: SessionUsage,
+    },
     /// The answer to `Bind`: it is in the map.
     Bound {
         /// Of the message.
         request: Request,
     },
-    /// The answer to `Open`, `Renew` or `Bind`.
+    /// The answer to `Open`, `Find`, `Renew` or `Bind`.
     Refused {
         /// Of the message.
         request: Request,
@@ -133,10 +165,14 @@ pub enum ToGateway {
         /// The session as it is now.
         session: SessionView,
     },
-    /// The session ends soon: within `warn_before`.
+    /// The session ends soon, within `warn_before`, as things stand.
     Warning {
         /// The session.
         session: SessionId,
+        /// Why it will end.
+        reason: EndReason,
+        /// When.
+        limit: BootInstant,
     },
     /// Say goodbye on the session's connections: the cut comes at `limit`.
     Farewell {
@@ -181,6 +217,17 @@ pub struct SessionView {
     pub policies: Vec<String>,
 }
 
+/// What a session has used, and what is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionUsage {
+    /// Its open connections.
+    pub connections: usize,
+    /// Its deadline, by the wall clock.
+    pub deadline: WallInstant,
+    /// When it ends if nothing more is heard of the client.
+    pub idle_at: Option<BootInstant>,
+}
+
 /// Why the warden refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
@@ -193,6 +240,9 @@ pub enum Refusal {
     /// The credential belongs to another session than the connection.
     #[error("the connection belongs to another session")]
     AnotherSession,
+    /// No live session is the credential's.
+    #[error("no session is open for this token")]
+    NoSession,
     /// A map is full.
     #[error("no room for another session or connection")]
     Capacity,

@@ -9,7 +9,10 @@
 mod message;
 mod transport;
 
-pub use message::{BoundRole, Refusal, RefusedRequest, Request, SessionView, ToGateway, ToWarden};
+pub use message::{
+    BoundRole, Kinship, Refusal, RefusedRequest, Request, SessionUsage, SessionView, ToGateway,
+    ToWarden,
+};
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;
 pub use transport::{MAX_MESSAGE, Transport, receive_blocking};

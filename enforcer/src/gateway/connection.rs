@@ -8,11 +8,24 @@
 //!    closed            closed                   reset                  closed or reset
 //! ```
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{
+    server::conn::{
+        http1::{self, UpgradeableConnection},
+        http2::Connection,
+    },
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncWriteExt, sync::watch, time::sleep};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::debug;
 
@@ -23,6 +36,7 @@ use crate::{
         Gateway, Work,
         http::{
             head::MAX_HEADERS,
+            http2::{self, Patience},
             inspect::{Inspected, Inspection},
             service,
         },
@@ -42,8 +56,24 @@ pub(crate) struct ConnectionContext {
     pub(crate) listener: Arc<str>,
     pub(crate) client: Client,
     pub(crate) inspection: Arc<Inspection>,
+    pub(crate) patience: Patience,
+    leaving: Notify,
+    closed: watch::Sender<bool>,
     /// The gateway does not exit while there is work.
     pub(crate) _work: Work,
+}
+
+impl ConnectionContext {
+    /// The connection is to take no more requests.
+    pub(crate) fn leave(&self) {
+        self.leaving.notify_one();
+    }
+
+    /// Waits until nothing more is said on the connection.
+    pub(crate) async fn closed(&self) {
+        // The sender is here, too.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
 }
 
 /// Serves an accepted connection to its end.
@@ -73,9 +103,13 @@ pub(crate) async fn serve(
         listener,
         client: Client::new(accepted),
         inspection: Arc::default(),
+        patience: Patience::default(),
+        leaving: Notify::new(),
+        closed: watch::Sender::new(false),
         _work: work,
     });
     serve_http(&context, stream).await;
+    context.closed.send_replace(true);
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.
@@ -95,15 +129,32 @@ async fn refuse(gateway: &Gateway, listener: &str, accepted: &Accepted, rejectio
 }
 
 async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>) {
-    let socket = context.client.socket();
-    let io = TokioIo::new(Inspected::new(stream, Arc::clone(&context.inspection)));
-    let service = service_fn(|request| service::answer(Arc::clone(context), request));
-    let mut connection = pin!(
-        http1::Builder::new()
+    let service = {
+        let context = Arc::clone(context);
+        service_fn(move |request| service::answer(Arc::clone(&context), request))
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(http2::ALPN) {
+        let served = http2::server().serve_connection(TokioIo::new(stream), service);
+        drive(context, served, Connection::graceful_shutdown).await;
+    } else {
+        let io = TokioIo::new(Inspected::new(stream, Arc::clone(&context.inspection)));
+        let mut server = http1::Builder::new();
+        let served = server
             .max_headers(MAX_HEADERS)
-            .serve_connection(io, service)
-            .with_upgrades()
-    );
+            .serve_connection(io, service);
+        let shut_down = UpgradeableConnection::graceful_shutdown;
+        drive(context, served.with_upgrades(), shut_down).await;
+    }
+}
+
+/// Drives a connection to its end, whatever version it speaks. `shut_down` makes it take no more
+/// requests.
+async fn drive<C>(context: &ConnectionContext, connection: C, shut_down: impl Fn(Pin<&mut C>))
+where
+    C: Future<Output = hyper::Result<()>>,
+{
+    let socket = context.client.socket();
+    let mut connection = pin!(connection);
     let mut orders = context.gateway.link.orders();
     let mut unbound_limit = pin!(sleep(context.gateway.unbound_limit));
     let mut session: Option<SessionHandle> = None;
@@ -113,10 +164,14 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
             biased;
             proof = ended(session.as_ref()) => return socket.reset(proof),
             bound = context.client.session(), if session.is_none() => session = Some(bound),
+            () = context.patience.lost() => {
+                service::report(context, &Rejection::GivenUp, None);
+                return socket.abort();
+            }
             result = connection.as_mut() => break result,
-            () = finish(session.as_ref(), &mut orders), if !finishing => {
+            () = finish(context, session.as_ref(), &mut orders), if !finishing => {
                 finishing = true;
-                connection.as_mut().graceful_shutdown();
+                shut_down(connection.as_mut());
             }
             () = unbound_limit.as_mut(), if session.is_none() => return,
         }
@@ -127,12 +182,22 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
     match result {
         Ok(()) if context.inspection.is_raw() => {}
         Ok(()) => socket.linger().await,
-        Err(error) => debug!(client = %context.client.peer(), %error, "a connection broke off"),
+        Err(error) => {
+            if let Some(rejection) = http2::violation(&error) {
+                service::report(context, &rejection, None);
+                socket.linger().await;
+            }
+            debug!(client = %context.client.peer(), %error, "a connection broke off");
+        }
     }
 }
 
 /// Waits until the connection should take no more requests.
-async fn finish(session: Option<&SessionHandle>, orders: &mut watch::Receiver<Orders>) {
+async fn finish(
+    context: &ConnectionContext,
+    session: Option<&SessionHandle>,
+    orders: &mut watch::Receiver<Orders>,
+) {
     let farewell = async {
         match session {
             Some(session) => session.farewell().await,
@@ -141,6 +206,7 @@ async fn finish(session: Option<&SessionHandle>, orders: &mut watch::Receiver<Or
     };
     tokio::select! {
         () = farewell => {}
+        () = context.leaving.notified() => {}
         Ok(_) = orders.wait_for(|orders| orders.drain) => {}
     }
 }

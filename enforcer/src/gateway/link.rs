@@ -24,9 +24,10 @@ use tokio_seqpacket::UnixSeqpacketListener;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    channel::{BoundRole, Refusal, Request, ToGateway, ToWarden, Transport},
+    channel::{BoundRole, Kinship, Refusal, Request, SessionUsage, ToGateway, ToWarden, Transport},
+    clock::BootInstant,
     gateway::sessions::{SessionHandle, SessionTable},
-    session::{Credential, SessionId},
+    session::{Credential, EndReason, SessionId},
 };
 
 /// Longest wait for an answer. A warden that is stopped must not hold clients for long.
@@ -64,6 +65,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 enum Answer {
     Opened(SessionHandle),
+    Found(SessionHandle, SessionUsage),
     Bound,
     Refused(Refusal),
 }
@@ -134,6 +136,35 @@ impl Link {
         expect_session(answer.await)
     }
 
+    /// Finds the credential's live session and binds the client's socket to it.
+    pub(crate) async fn find(
+        &self,
+        cookie: u64,
+        credential: &Credential,
+        kinship: Kinship,
+    ) -> Result<(SessionHandle, SessionUsage), Refusal> {
+        let answer = self.ask(|request| ToWarden::Find {
+            request,
+            cookie,
+            credential: credential.clone(),
+            kinship,
+        });
+        match answer.await {
+            Answer::Found(session, usage) => Ok((session, usage)),
+            Answer::Refused(refusal) => Err(refusal),
+            Answer::Opened(_) | Answer::Bound => Err(Refusal::Unavailable),
+        }
+    }
+
+    /// Says goodbye on the session's connections, because its user logs out.
+    pub(crate) fn say_farewell(&self, session: SessionId, limit: BootInstant) {
+        self.sessions.apply(&ToGateway::Farewell {
+            session,
+            reason: EndReason::Logout,
+            limit,
+        });
+    }
+
     /// Renews a session with a newer credential.
     pub(crate) async fn renew(
         &self,
@@ -163,7 +194,7 @@ impl Link {
         match answer.await {
             Answer::Bound => Ok(()),
             Answer::Refused(refusal) => Err(refusal),
-            Answer::Opened(_) => Err(Refusal::Unavailable),
+            Answer::Opened(_) | Answer::Found(..) => Err(Refusal::Unavailable),
         }
     }
 
@@ -214,6 +245,14 @@ impl Link {
                 let handle = self.sessions.opened(session);
                 self.answer(request, Answer::Opened(handle));
             }
+            ToGateway::Found {
+                request,
+                session,
+                usage,
+            } => {
+                let handle = self.sessions.opened(session);
+                self.answer(request, Answer::Found(handle, usage));
+            }
             ToGateway::Bound { request } => self.answer(request, Answer::Bound),
             ToGateway::Refused { request, refusal } => {
                 self.answer(request, Answer::Refused(refusal));
@@ -249,7 +288,7 @@ fn expect_session(answer: Answer) -> Result<SessionHandle, Refusal> {
     match answer {
         Answer::Opened(handle) => Ok(handle),
         Answer::Refused(refusal) => Err(refusal),
-        Answer::Bound => Err(Refusal::Unavailable),
+        Answer::Bound | Answer::Found(..) => Err(Refusal::Unavailable),
     }
 }
 

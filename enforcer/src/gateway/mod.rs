@@ -21,6 +21,7 @@
 //! by itself that a session lives on.
 
 mod accept;
+mod binding;
 mod connection;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;

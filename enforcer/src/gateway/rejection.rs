@@ -20,6 +20,10 @@ pub(crate) enum Rejection {
     Tls(std::io::Error),
     #[error("this port speaks TLS")]
     PlainHttp,
+    #[error("HTTP/2: {0}")]
+    Http2(String),
+    #[error("too many requests were given up")]
+    GivenUp,
     #[error(transparent)]
     Head(#[from] HeadFault),
     #[error("the host is malformed or missing")]
@@ -30,6 +34,10 @@ pub(crate) enum Rejection {
     AmbiguousPath(#[from] AmbiguousPath),
     #[error("the method {0} is not served")]
     Method(http::Method),
+    #[error("the method {0} is not for this endpoint")]
+    EndpointMethod(http::Method, &'static str),
+    #[error("a request of another site")]
+    CrossSite,
     #[error("several Authorization fields")]
     SeveralTokens,
     #[error("a bearer token is needed")]
@@ -75,7 +83,7 @@ pub(crate) struct Verdict {
     /// Stable: for programs, and the reason in the audit log.
     pub(crate) code: &'static str,
     pub(crate) blame: Blame,
-    /// The connection cannot be used for another request.
+    /// With HTTP/1.1 the connection cannot be used for another request.
     pub(crate) close: bool,
 }
 
@@ -96,6 +104,8 @@ impl Rejection {
         let open = match self {
             Self::Tls(_) => verdict(S::BAD_REQUEST, "tls_failed", Client),
             Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
+            Self::Http2(_) => verdict(S::BAD_REQUEST, "http2_violation", Client),
+            Self::GivenUp => verdict(S::TOO_MANY_REQUESTS, "too_many_given_up", Client),
             Self::Head(HeadFault::TooLarge | HeadFault::TooManyHeaders) => verdict(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "header_too_large",
@@ -109,6 +119,10 @@ impl Rejection {
                 verdict(S::NOT_IMPLEMENTED, "method_not_implemented", Client)
             }
             Self::Method(_) => verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client),
+            Self::EndpointMethod(..) => {
+                verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client)
+            }
+            Self::CrossSite => verdict(S::FORBIDDEN, "cross_site", Client),
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
             Self::Token(error) => verdict(S::UNAUTHORIZED, error.code(), Client),
@@ -118,6 +132,7 @@ impl Rejection {
             Self::Refused(Refusal::SessionTooOld) => {
                 verdict(S::UNAUTHORIZED, "session_too_old", Client)
             }
+            Self::Refused(Refusal::NoSession) => verdict(S::UNAUTHORIZED, "no_session", Client),
             Self::Refused(Refusal::AnotherSession) => {
                 verdict(S::MISDIRECTED_REQUEST, "another_session", Client)
             }
@@ -150,17 +165,23 @@ impl Rejection {
         };
         // What follows a request that two servers could read differently is not believed.
         let doubtful = open.status == S::BAD_REQUEST;
-        let close = matches!(
-            self,
-            Self::Head(_)
-                | Self::Refused(
-                    Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
-                )
-        ) || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
+        let close = self.is_final()
+            || matches!(self, Self::Head(_))
+            || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
         Verdict {
             close: doubtful || close,
             ..open
         }
+    }
+
+    /// No later request on the connection would fare better.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(
+                Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
+            )
+        )
     }
 
     /// The answer without a body, and the body.
@@ -181,7 +202,10 @@ impl Rejection {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             StatusCode::METHOD_NOT_ALLOWED => {
-                let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+                let methods = match self {
+                    Self::EndpointMethod(_, methods) => methods,
+                    _ => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+                };
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }
             StatusCode::UPGRADE_REQUIRED => {
@@ -272,6 +296,7 @@ mod tests {
     fn refusals_of_the_warden_have_their_status() {
         for (refusal, status, close) in [
             (Refusal::SessionTooOld, 401, false),
+            (Refusal::NoSession, 401, false),
             (Refusal::AnotherSession, 421, true),
             (Refusal::Capacity, 503, false),
             (Refusal::Unavailable, 503, false),

@@ -36,7 +36,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Alive,
-    Warned,
+    Warned {
+        reason: EndReason,
+        limit: BootInstant,
+    },
     Farewell {
         reason: EndReason,
         limit: BootInstant,
@@ -115,6 +118,11 @@ impl SessionHandle {
         self.state.borrow().clone()
     }
 
+    /// Its states, from now on.
+    pub(crate) fn states(&self) -> watch::Receiver<SessionState> {
+        self.state.clone()
+    }
+
     pub(crate) fn is_halted(&self, now: BootInstant) -> bool {
         self.state.borrow().is_halted(now)
     }
@@ -187,13 +195,14 @@ struct Entry {
 }
 
 impl SessionTable {
-    /// Takes in a session that the warden has opened, joined or renewed.
+    /// Takes in a session that the warden has opened, joined, found or renewed. How far it has come
+    /// is the pushes' to say.
     pub(crate) fn opened(&self, view: SessionView) -> SessionHandle {
         let id = view.id;
         let mut entries = self.lock();
         let entry = entries
             .entry(id)
-            .and_modify(|entry| entry.change(view.clone()))
+            .and_modify(|entry| entry.update(view.clone()))
             .or_insert_with(|| Entry {
                 activity: Arc::new(Activity::new(id, view.idle_timeout)),
                 state: watch::Sender::new(SessionState::new(view)),
@@ -214,9 +223,16 @@ impl SessionTable {
                     entry.change(session.clone());
                 }
             }
-            ToGateway::Warning { session } => {
+            ToGateway::Warning {
+                session,
+                reason,
+                limit,
+            } => {
                 if let Some(entry) = entries.get(session) {
-                    entry.advance(Phase::Warned);
+                    entry.advance(Phase::Warned {
+                        reason: *reason,
+                        limit: *limit,
+                    });
                 }
             }
             ToGateway::Farewell {
@@ -265,6 +281,14 @@ impl Entry {
             if !matches!(state.phase, Phase::Ended(_)) {
                 *state = SessionState::new(view);
             }
+        });
+    }
+
+    fn update(&self, view: SessionView) {
+        self.state.send_if_modified(|state| {
+            let changed = state.view != view;
+            state.view = view;
+            changed
         });
     }
 
@@ -325,6 +349,15 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn who_asks_for_a_session_does_not_calm_it() {
+        let table = SessionTable::default();
+        let handle = table.opened(view(100));
+        table.apply(&farewell(50));
+        table.opened(view(100));
+        assert!(handle.is_halted(at(50)));
+    }
+
+    #[test]
     fn an_observed_session_goes_on() {
         let observed = SessionView {
             enforced: false,
@@ -338,7 +371,10 @@ pub(crate) mod tests {
         let mut state = SessionState::new(view(100));
         assert!(!state.is_expiring(at(94)));
         assert!(state.is_expiring(at(95)));
-        state.phase = Phase::Warned;
+        state.phase = Phase::Warned {
+            reason: EndReason::Idle,
+            limit: at(30),
+        };
         assert!(state.is_expiring(at(0)));
     }
 

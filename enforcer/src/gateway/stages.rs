@@ -20,15 +20,12 @@ use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     authn::Authenticator,
-    channel::Refusal,
-    clock::{BootInstant, WallInstant, boot_now},
+    channel::{Kinship, Refusal, SessionUsage},
+    clock::{WallInstant, boot_now},
     gateway::{
-        link::Link,
-        rejection::Rejection,
-        sessions::{Phase, SessionHandle, SessionState},
-        socket::Socket,
+        binding::Binding, link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
     },
-    session::{Credential, EndReason, Principal, SessionId, SessionKey},
+    session::{Credential, Principal, SessionId},
 };
 
 /// A connection that the kernel watches, but nobody knows yet.
@@ -76,15 +73,8 @@ pub(crate) struct Client {
     accepted: Accepted,
     binding: Mutex<Option<Binding>>,
     bound: watch::Sender<Option<SessionHandle>>,
-}
-
-#[derive(Clone, Debug)]
-struct Binding {
-    /// The credential that opened the session here.
-    credential: Arc<Credential>,
-    /// Keys of the credentials that have renewed it since.
-    renewed_by: Vec<SessionKey>,
-    session: SessionHandle,
+    /// Held by the request that asks for the connection's session.
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl Client {
@@ -93,6 +83,7 @@ impl Client {
             accepted,
             binding: Mutex::new(None),
             bound: watch::Sender::new(None),
+            opening: tokio::sync::Mutex::default(),
         }
     }
 
@@ -123,6 +114,29 @@ impl Client {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// The right to bind the connection, one request at a time; or what it is bound to.
+    async fn unbound(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Box<Binding>> {
+        if let Some(binding) = self.binding().clone() {
+            return Err(Box::new(binding));
+        }
+        let opening = self.opening.lock().await;
+        match self.binding().clone() {
+            None => Ok(opening),
+            Some(binding) => Err(Box::new(binding)),
+        }
+    }
+
+    /// The warden has bound the socket to this session, or renewed it, by this credential.
+    fn bind(&self, session: &SessionHandle, credential: &Arc<Credential>) {
+        let mut binding = self.binding();
+        if let Some(binding) = &mut *binding {
+            return binding.learn(credential);
+        }
+        self.socket().serve(session);
+        *binding = Some(Binding::new(session.clone(), Arc::clone(credential)));
+        self.bound.send_replace(Some(session.clone()));
     }
 
     fn binding(&self) -> MutexGuard<'_, Option<Binding>> {
@@ -179,15 +193,39 @@ impl Bound {
         policy: &str,
     ) -> Result<Self, Rejection> {
         let credential = authenticated.credential;
-        let binding = client.binding().clone();
-        let session = match binding {
-            None => open(link, client, &credential, policy).await?,
-            Some(binding) => join(link, client, binding, &credential, policy).await?,
+        let session = match client.unbound().await {
+            Ok(_opening) => open(link, client, &credential, policy).await?,
+            Err(binding) => join(link, client, *binding, &credential, policy).await?,
         };
         Ok(Self {
             session,
             credential,
         })
+    }
+
+    /// Finds the credential's session if there is one already; opens none and joins no policy.
+    pub(crate) async fn find(
+        link: &Link,
+        client: &Client,
+        authenticated: Authenticated,
+        kinship: Kinship,
+    ) -> Result<(Self, SessionUsage), Rejection> {
+        let credential = authenticated.credential;
+        let _opening = match client.unbound().await {
+            Ok(opening) => Some(opening),
+            Err(binding) => {
+                let state = binding.session().state();
+                binding.admit(&state, &credential, boot_now())?;
+                None
+            }
+        };
+        let (session, usage) = link.find(client.cookie(), &credential, kinship).await?;
+        client.bind(&session, &credential);
+        let bound = Self {
+            session,
+            credential,
+        };
+        Ok((bound, usage))
     }
 
     pub(crate) fn session(&self) -> &SessionHandle {
@@ -210,31 +248,22 @@ async fn open(
     policy: &str,
 ) -> Result<SessionHandle, Refusal> {
     let session = link.open(client.cookie(), credential, policy).await?;
-    client.socket().serve(&session);
-    *client.binding() = Some(Binding {
-        credential: Arc::clone(credential),
-        renewed_by: Vec::new(),
-        session: session.clone(),
-    });
-    client.bound.send_replace(Some(session.clone()));
+    client.bind(&session, credential);
     Ok(session)
 }
 
 async fn join(
     link: &Link,
     client: &Client,
-    mut binding: Binding,
+    binding: Binding,
     credential: &Arc<Credential>,
     policy: &str,
 ) -> Result<SessionHandle, Refusal> {
-    let needed = binding.needs(&binding.session.state(), credential, policy, boot_now())?;
+    let session = binding.session();
+    let needed = binding.needs(&session.state(), credential, policy, boot_now())?;
     if needed.renewal {
-        match link.renew(binding.session.id(), credential).await {
-            Ok(_) if binding.knows(credential) => {}
-            Ok(_) => {
-                binding.renewed_by.push(credential.key);
-                *client.binding() = Some(binding.clone());
-            }
+        match link.renew(session.id(), credential).await {
+            Ok(_) => client.bind(session, credential),
             // The session lives on under the limits that it has.
             Err(Refusal::Unavailable) => {}
             Err(refusal) => return Err(refusal),
@@ -242,168 +271,9 @@ async fn join(
     }
     if needed.policy {
         let joined = link.open(client.cookie(), credential, policy).await?;
-        if joined.id() != binding.session.id() {
+        if joined.id() != session.id() {
             return Err(Refusal::AnotherSession);
         }
     }
-    Ok(binding.session)
-}
-
-/// What a request needs the warden for, on a connection that has a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Needed {
-    renewal: bool,
-    policy: bool,
-}
-
-impl Binding {
-    fn knows(&self, credential: &Credential) -> bool {
-        self.credential.key == credential.key || self.renewed_by.contains(&credential.key)
-    }
-
-    /// A newer token of the same principal and client, where tokens don't name their session.
-    fn is_succeeded_by(&self, credential: &Credential) -> bool {
-        !self.credential.names_session
-            && !credential.names_session
-            && self.credential.principal == credential.principal
-            && self.credential.authorized_party == credential.authorized_party
-    }
-
-    fn needs(
-        &self,
-        state: &SessionState,
-        credential: &Credential,
-        policy: &str,
-        now: BootInstant,
-    ) -> Result<Needed, Refusal> {
-        let newer = credential.expires_at > state.view.token_expires_at;
-        // At the limit the warden decides whether a newer token still came in time.
-        if state.is_over(now) || (state.is_halted(now) && !newer) {
-            return Err(Refusal::SessionEnded(match state.phase {
-                Phase::Ended(reason) | Phase::Farewell { reason, .. } => reason,
-                Phase::Alive | Phase::Warned => EndReason::Deadline,
-            }));
-        }
-        let belongs = self.knows(credential) || (newer && self.is_succeeded_by(credential));
-        if !belongs {
-            return Err(Refusal::AnotherSession);
-        }
-        Ok(Needed {
-            renewal: newer,
-            policy: !state.view.policies.iter().any(|applied| applied == policy),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::gateway::sessions::{
-        SessionTable,
-        tests::{at, view},
-    };
-
-    fn credential(sid: Option<&str>, jti: &str, expires_at: i64) -> Credential {
-        let principal = Principal {
-            issuer: "i".to_owned(),
-            subject: "s".to_owned(),
-        };
-        Credential {
-            key: match sid {
-                Some(sid) => SessionKey::from_sid(&principal, sid),
-                None => SessionKey::from_token_id(&principal, jti),
-            },
-            names_session: sid.is_some(),
-            principal,
-            authorized_party: None,
-            authenticated_at: None,
-            expires_at: WallInstant::from_unix_seconds(expires_at),
-        }
-    }
-
-    fn needs(
-        first: Credential,
-        then: &Credential,
-        policy: &str,
-        now: u64,
-    ) -> Result<Needed, Refusal> {
-        let binding = Binding {
-            credential: Arc::new(first),
-            renewed_by: Vec::new(),
-            session: SessionTable::default().opened(view(100)),
-        };
-        binding.needs(&SessionState::new(view(100)), then, policy, at(now))
-    }
-
-    const NOTHING: Needed = Needed {
-        renewal: false,
-        policy: false,
-    };
-
-    #[test]
-    fn the_same_token_needs_nothing() {
-        let token = credential(None, "a", 1000);
-        assert_eq!(needs(token.clone(), &token, "default", 0), Ok(NOTHING));
-        let other_policy = needs(token.clone(), &token, "strict", 0).unwrap();
-        assert!(other_policy.policy && !other_policy.renewal);
-    }
-
-    #[test]
-    fn a_newer_token_renews_and_an_older_one_does_not() {
-        let first = || credential(Some("x"), "a", 1000);
-        let renewal = |expires_at| {
-            needs(
-                first(),
-                &credential(Some("x"), "b", expires_at),
-                "default",
-                0,
-            )
-            .unwrap()
-            .renewal
-        };
-        assert!(renewal(1001));
-        assert!(!renewal(1000));
-        assert!(!renewal(999));
-    }
-
-    #[test]
-    fn without_a_named_session_the_principals_newer_token_renews() {
-        let first = || credential(None, "a", 1000);
-        let newer = credential(None, "b", 1001);
-        assert!(needs(first(), &newer, "default", 0).unwrap().renewal);
-        for other in [
-            credential(None, "b", 1000),
-            credential(Some("x"), "b", 1001),
-            Credential {
-                authorized_party: Some("app".to_owned()),
-                ..newer.clone()
-            },
-            Credential {
-                principal: Principal {
-                    issuer: "i".to_owned(),
-                    subject: "t".to_owned(),
-                },
-                ..newer.clone()
-            },
-        ] {
-            assert_eq!(
-                needs(first(), &other, "default", 0),
-                Err(Refusal::AnotherSession)
-            );
-        }
-        let named = credential(Some("x"), "a", 1000);
-        assert_eq!(
-            needs(named, &newer, "default", 0),
-            Err(Refusal::AnotherSession)
-        );
-    }
-
-    #[test]
-    fn nothing_is_served_at_the_deadline() {
-        let token = credential(None, "a", 1000);
-        assert_eq!(
-            needs(token.clone(), &token, "default", 100),
-            Err(Refusal::SessionEnded(EndReason::Deadline))
-        );
-    }
+    Ok(session.clone())
 }

@@ -1,7 +1,9 @@
 //! The gateway as a whole, unsealed, between a warden, an upstream and clients that the tests
 //! play.
 
+mod endpoints;
 mod harness;
 mod http;
+mod http2;
 mod life;
 mod websocket;

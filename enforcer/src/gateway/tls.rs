@@ -17,7 +17,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     config::ServerTls,
-    gateway::{rejection::Rejection, socket::Socket},
+    gateway::{http::http2::ALPN, rejection::Rejection, socket::Socket},
 };
 
 /// A PEM file that is of no use.
@@ -89,7 +89,7 @@ pub(crate) fn load(config: &ServerTls) -> Result<TlsAcceptor, ServerTlsError> {
             read_private_key(&config.private_key)?,
         )
         .map_err(|error| ServerTlsError::Certificate(config.certificate.clone(), error))?;
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    server.alpn_protocols = vec![ALPN.to_vec(), b"http/1.1".to_vec()];
     server.max_early_data_size = 0;
     Ok(TlsAcceptor::from(Arc::new(server)))
 }

@@ -127,7 +127,11 @@ impl Core {
             Step::Wait(until) => self.queue.set(Due::Session(id), until),
             Step::Warn(limit) => {
                 let deadline = live.session.wall_limit(limit.at, now);
-                self.gateways.broadcast(ToGateway::Warning { session: id });
+                self.gateways.broadcast(ToGateway::Warning {
+                    session: id,
+                    reason: limit.reason,
+                    limit: limit.at,
+                });
                 let mut record = self.session_record(Event::SessionWarned, id, now);
                 record.deadline = Some(deadline);
                 record.reason = Some(limit.reason.as_str().into());

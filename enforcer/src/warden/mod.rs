@@ -4,7 +4,7 @@
 //!  alarm, wall clock, ring buffer, gateways, admin API, signals
 //!        |  one loop on one thread (`run`)
 //!        v
-//!  core: requests, observed, ending, recovery   --> maps, SOCK_DESTROY
+//!  core: requests, finding, observed, ending, recovery   --> maps, SOCK_DESTROY
 //!        |                                      --> gateways' outboxes
 //!        +--> audit and store, each a thread of its own, never waited for
 //! ```
@@ -14,6 +14,7 @@ mod answers;
 mod book;
 mod core;
 mod ending;
+mod finding;
 mod gateways;
 mod listeners;
 mod observed;

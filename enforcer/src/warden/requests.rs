@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     audit::{Event, Record},
-    channel::{BoundRole, Refusal, RefusedRequest, SessionView, ToGateway, ToWarden},
+    channel::{BoundRole, Refusal, RefusedRequest, SessionUsage, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now},
     kernel::maps::WriteError,
     session::{Credential, EndReason, Phase, Refused, Session, SessionId},
@@ -32,6 +32,16 @@ impl Core {
                 request,
                 self.open(cookie, &credential, &policy, now)
                     .map(Answer::Session),
+            ),
+            ToWarden::Find {
+                request,
+                cookie,
+                credential,
+                kinship,
+            } => (
+                request,
+                self.find(cookie, &credential, kinship, now)
+                    .map(|(session, usage)| Answer::Found(session, usage)),
             ),
             ToWarden::Renew {
                 request,
@@ -64,6 +74,11 @@ impl Core {
             from,
             match answer {
                 Ok(Answer::Session(session)) => ToGateway::Opened { request, session },
+                Ok(Answer::Found(session, usage)) => ToGateway::Found {
+                    request,
+                    session,
+                    usage,
+                },
                 Ok(Answer::Bound) => ToGateway::Bound { request },
                 Err(refusal) => ToGateway::Refused { request, refusal },
             },
@@ -144,7 +159,7 @@ impl Core {
         self.changed(id, now)
     }
 
-    fn renew(
+    pub(super) fn renew(
         &mut self,
         id: SessionId,
         credential: &Credential,
@@ -252,7 +267,7 @@ impl Core {
 
     /// The connection of a socket that may be bound to the session; `None` if it is bound to it
     /// already.
-    fn bindable(
+    pub(super) fn bindable(
         &mut self,
         cookie: u64,
         role: BoundRole,
@@ -373,6 +388,7 @@ impl Core {
 
 enum Answer {
     Session(SessionView),
+    Found(SessionView, SessionUsage),
     Bound,
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     audit::AuditLog,
-    channel::{BoundRole, Refusal, SessionView, ToGateway, ToWarden},
+    channel::{BoundRole, Kinship, Refusal, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now, WallInstant},
     kernel::{
         attach::{self, Sizes},
@@ -287,6 +287,49 @@ fn no_message_moves_a_limit_past_the_policy() {
     let entry = bench.core.maps.session(view.id.as_u64()).unwrap();
     assert!(entry.idle_base_ns <= Now::read().boot.as_nanos());
     assert!(entry.deadline_ns <= latest.as_nanos());
+}
+
+#[test]
+fn finding_a_session_opens_none_and_binds_to_it() {
+    let mut bench = Bench::new();
+    for cookie in 7..11 {
+        bench.connect(cookie, abi::Role::Client);
+    }
+    let find = |bench: &mut Bench, cookie, credential: &Credential, kinship| {
+        bench.core.find(cookie, credential, kinship, Now::read())
+    };
+    let token = |key: &str, seconds| Credential {
+        key: SessionKey::from_token(key.as_bytes()),
+        names_session: false,
+        ..credential("alice", seconds)
+    };
+    let alice = token("first", 30);
+    let nothing = find(&mut bench, 7, &alice, Kinship::Successor);
+    assert_eq!(nothing.unwrap_err(), Refusal::NoSession);
+    let view = bench.open(7, &alice).unwrap();
+    let (found, usage) = find(&mut bench, 8, &alice, Kinship::Own).unwrap();
+    assert_eq!((found.id, usage.connections), (view.id, 2));
+    assert_eq!(found.policies, ["normal"]);
+
+    // A newer token with another key: on a bound connection, or where it is asked to renew.
+    let newer = |seconds| token(&format!("{seconds}"), seconds);
+    let stranger = find(&mut bench, 9, &newer(40), Kinship::Own);
+    assert_eq!(stranger.unwrap_err(), Refusal::NoSession);
+    let (renewed, _) = find(&mut bench, 8, &newer(40), Kinship::Own).unwrap();
+    assert!(renewed.id == view.id && renewed.deadline > view.deadline);
+    let (again, _) = find(&mut bench, 9, &newer(50), Kinship::Successor).unwrap();
+    assert!(again.id == view.id && again.deadline > renewed.deadline);
+    let older = find(&mut bench, 10, &newer(35), Kinship::Successor);
+    assert_eq!(older.unwrap_err(), Refusal::NoSession);
+
+    // Which of two sessions would it be?
+    let second = token("second", 30);
+    assert_ne!(bench.open(10, &second).unwrap().id, view.id);
+    bench.connect(11, abi::Role::Client);
+    let unclear = find(&mut bench, 11, &newer(60), Kinship::Successor);
+    assert_eq!(unclear.unwrap_err(), Refusal::NoSession);
+    let moving = find(&mut bench, 10, &alice, Kinship::Own);
+    assert_eq!(moving.unwrap_err(), Refusal::AnotherSession);
 }
 
 #[test]

@@ -12,14 +12,72 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{Either, Empty, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::sync::mpsc;
 
+use super::grpc::CallBody;
 use crate::{
     clock::{BootInstant, boot_now},
     gateway::{link::Link, sessions::SessionHandle},
 };
 
 /// To the client.
-pub(crate) type ResponseBody = Either<Full<Bytes>, Incoming>;
+#[derive(Debug)]
+pub(crate) enum ResponseBody {
+    /// The gateway's own answer.
+    Whole(Full<Bytes>),
+    /// An upstream's.
+    Forwarded(Incoming),
+    /// An upstream's, to a gRPC call.
+    Call(CallBody),
+    /// The gateway's own, as it comes.
+    Events(mpsc::Receiver<Bytes>),
+}
+
+impl ResponseBody {
+    pub(crate) fn whole(text: impl Into<Bytes>) -> Self {
+        Self::Whole(Full::new(text.into()))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|impossible| match impossible {}),
+            Self::Forwarded(body) => Pin::new(body).poll_frame(cx),
+            Self::Call(body) => body.poll_frame(cx),
+            Self::Events(events) => events
+                .poll_recv(cx)
+                .map(|text| Some(Ok(Frame::data(text?)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Forwarded(body) => body.is_end_stream(),
+            Self::Call(body) => body.is_end_stream(),
+            Self::Events(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Forwarded(body) => body.size_hint(),
+            // A call may end before the upstream has said all.
+            Self::Call(_) | Self::Events(_) => SizeHint::default(),
+        }
+    }
+}
+
 /// To an upstream.
 pub(crate) type RequestBody = Either<Empty<Bytes>, SessionBody>;
 

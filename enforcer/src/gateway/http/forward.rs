@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, Uri, Version, request::Parts};
+use http::{Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body_util::{Either, Empty};
 use hyper::body::{Body, Incoming};
 
 use super::{
     body::{Progress, RequestBody, ResponseBody, SessionBody},
+    grpc::{self, CallBody},
     headers::{Provenance, prepare_request, prepare_response},
     host::RequestHost,
 };
@@ -48,34 +49,41 @@ pub(crate) async fn forward(
     };
     prepare_request(&mut parts.headers, &provenance).map_err(|_| Rejection::Host)?;
     parts.uri = origin_form(&parts.uri)?;
-    parts.version = Version::HTTP_11;
     parts.extensions.clear();
 
     let link = &connection.gateway.link;
+    let call_type = grpc::is_call(&parts)
+        .then(|| parts.headers.get(header::CONTENT_TYPE).cloned())
+        .flatten();
+    parts.version = Version::HTTP_11;
     if let Some(client_upgrade) = client_upgrade {
         handshake::announce(&mut parts.headers);
         let request = Request::from_parts(parts, Either::Left(Empty::new()));
         let mut response = target.upstream.switch(link, bound, request).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return answer(response);
+            return Ok(translate(response, ResponseBody::Forwarded));
         }
         let extensions = handshake::accepted(response.headers())?;
         let upstream_upgrade = hyper::upgrade::on(&mut response);
         let relay = Relay::new(connection, bound, extensions);
         relay.spawn(client_upgrade, upstream_upgrade);
         connection.inspection.become_raw();
-        let mut response = answer(response)?;
+        let mut response = translate(response, ResponseBody::Forwarded);
         handshake::announce(response.headers_mut());
         return Ok(response);
     }
 
     let outgoing = outgoing(connection, bound, parts, body);
-    let response = target.upstream.send(link, bound, outgoing).await?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let what = "it switches protocols unasked";
-        return Err(Rejection::UpstreamInvalid(what.into()));
+    let sent = target.upstream.send(link, bound, outgoing);
+    match call_type {
+        None => answer(sent.await?, ResponseBody::Forwarded),
+        Some(call_type) => tokio::select! {
+            response = sent => answer(response?, |body| {
+                ResponseBody::Call(CallBody::new(body, bound.session().clone()))
+            }),
+            () = bound.session().farewell() => Ok(grpc::refuse(call_type)),
+        },
     }
-    answer(response)
 }
 
 fn outgoing(
@@ -104,12 +112,27 @@ fn outgoing(
     }
 }
 
-fn answer(response: Response<Incoming>) -> Result<Response<ResponseBody>, Rejection> {
-    let mut response = response.map(Either::Right);
+/// An upstream's response, as the client gets it.
+fn answer(
+    response: Response<Incoming>,
+    body: impl FnOnce(Incoming) -> ResponseBody,
+) -> Result<Response<ResponseBody>, Rejection> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let what = "it switches protocols unasked";
+        return Err(Rejection::UpstreamInvalid(what.into()));
+    }
+    Ok(translate(response, body))
+}
+
+fn translate(
+    response: Response<Incoming>,
+    body: impl FnOnce(Incoming) -> ResponseBody,
+) -> Response<ResponseBody> {
+    let mut response = response.map(body);
     prepare_response(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
     response.extensions_mut().clear();
-    Ok(response)
+    response
 }
 
 /// The target as an origin server wants it: path and query.

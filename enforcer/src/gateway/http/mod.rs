@@ -1,10 +1,13 @@
-//! HTTP/1.1 towards clients.
+//! HTTP/1.1 and HTTP/2 towards clients.
 
 pub(crate) mod body;
+mod endpoints;
 pub(crate) mod forward;
+mod grpc;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod host;
+pub(crate) mod http2;
 pub(crate) mod inspect;
 pub(crate) mod path;
 pub(crate) mod route;

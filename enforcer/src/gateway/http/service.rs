@@ -2,25 +2,18 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{Either, Full};
+use http::{Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 use tracing::{debug, warn};
 
 use super::{
-    body::ResponseBody,
-    forward,
-    headers::announce_session,
-    host::RequestHost,
-    inspect::{FAULT_TARGET, Inspection},
+    body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost, http2,
     path::MatchPath,
 };
 use crate::{
     channel::ToWarden,
     clock::{boot_now, wall_now},
     gateway::{
-        Gateway,
         connection::ConnectionContext,
         rejection::{Blame, Rejection},
         stages::{Authenticated, Bound},
@@ -28,13 +21,11 @@ use crate::{
     session::Principal,
 };
 
-const WELL_KNOWN: &str = "/.well-known/enforcer";
-
 /// What is known about a request by the time that it is answered.
 #[derive(Default)]
-struct Known {
-    principal: Option<Principal>,
-    bound: Option<Bound>,
+pub(super) struct Known {
+    pub(super) principal: Option<Principal>,
+    pub(super) bound: Option<Bound>,
 }
 
 /// Answers a request.
@@ -42,30 +33,42 @@ pub(crate) async fn answer(
     connection: Arc<ConnectionContext>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
+    let unanswered = connection.patience.begin();
+    let http2 = request.version() == Version::HTTP_2;
     let mut known = Known::default();
     let mut response = match handle(&connection, request, &mut known).await {
         Ok(response) => response,
         Err(rejection) => {
             report(&connection, &rejection, known.principal);
+            if http2 && rejection.is_final() {
+                connection.leave();
+            }
             let (response, body) = rejection.response();
-            response.map(|()| full(body))
+            response.map(|()| ResponseBody::whole(body))
         }
     };
     if let Some(bound) = known.bound {
         announce_session(response.headers_mut(), &bound.session().state(), boot_now());
     }
+    if http2 {
+        response.headers_mut().remove(header::CONNECTION);
+    }
+    unanswered.answered();
     Ok(response)
 }
 
 async fn handle(
     connection: &Arc<ConnectionContext>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
+    if request.version() == Version::HTTP_2 {
+        http2::normalize(&mut request)?;
+    }
     let path = request.uri().path();
-    if path.starts_with(WELL_KNOWN) {
-        return well_known(gateway, &connection.inspection, path);
+    if path.starts_with(endpoints::WELL_KNOWN) {
+        return endpoints::answer(connection, &request, known).await;
     }
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
         return Err(Rejection::Method(request.method().clone()));
@@ -94,37 +97,12 @@ async fn handle(
     forward::forward(connection, target, &host, bound, request).await
 }
 
-fn well_known(
-    gateway: &Gateway,
-    inspection: &Inspection,
-    path: &str,
-) -> Result<Response<ResponseBody>, Rejection> {
-    if path == FAULT_TARGET
-        && let Some(fault) = inspection.fault()
-    {
-        return Err(Rejection::Head(fault));
-    }
-    let (status, text) = match path.strip_prefix(WELL_KNOWN) {
-        Some("/health/live") => (StatusCode::OK, "{\"status\":\"live\"}\n"),
-        Some("/health/ready") if gateway.link.orders().borrow().linked => {
-            (StatusCode::OK, "{\"status\":\"ready\"}\n")
-        }
-        Some("/health/ready") => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "{\"status\":\"not ready\"}\n",
-        ),
-        _ => return Err(Rejection::NoRoute),
-    };
-    let mut response = Response::new(full(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    let json = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, json);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Ok(response)
-}
-
-fn report(connection: &ConnectionContext, rejection: &Rejection, principal: Option<Principal>) {
+/// Tells the operator, or the audit log.
+pub(crate) fn report(
+    connection: &ConnectionContext,
+    rejection: &Rejection,
+    principal: Option<Principal>,
+) {
     let client = &connection.client;
     let verdict = rejection.verdict();
     match verdict.blame {
@@ -148,8 +126,4 @@ fn report(connection: &ConnectionContext, rejection: &Rejection, principal: Opti
                 .tell(ToWarden::RefusedRequest(record));
         }
     }
-}
-
-fn full(text: impl Into<Bytes>) -> ResponseBody {
-    Either::Left(Full::new(text.into()))
 }

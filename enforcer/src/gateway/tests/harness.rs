@@ -19,17 +19,20 @@ use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::{
     authn::Authenticator,
-    channel::{Refusal, SessionView, ToGateway, ToWarden, Transport},
-    clock::{WallInstant, boot_now, wall_now},
+    channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
+    clock::{Now, WallInstant, boot_now, wall_now},
     config::{Identity, JwtIssuer, KeySource, Route, ServerTls, Upstream as UpstreamConfig},
     gateway::{
         Server, Target,
-        http::route::{RouteTable, tests::route},
+        http::{
+            http2,
+            route::{RouteTable, tests::route},
+        },
         start::{Started, StartedListener},
         tls,
         upstream::{Upstream, tls::NativeRoots},
     },
-    session::{EndReason, SessionId, SessionKey},
+    session::{Credential, EndReason, SessionId, SessionKey},
 };
 
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
@@ -41,6 +44,8 @@ pub(super) struct World {
     pub(super) handover: PathBuf,
     pub(super) server: Server,
     connector: TlsConnector,
+    /// The same, for HTTP/2.
+    connector2: TlsConnector,
     _folder: tempfile::TempDir,
 }
 
@@ -82,6 +87,24 @@ impl Warden {
         transport.send(&message).await.unwrap();
     }
 
+    pub(super) async fn warn(&self, after: Duration) {
+        let session = self.only_session().id;
+        let limit = boot_now().saturating_add(after);
+        let reason = EndReason::Idle;
+        self.say(ToGateway::Warning {
+            session,
+            reason,
+            limit,
+        })
+        .await;
+    }
+
+    /// Says that the session's limits have changed, although they are what they were.
+    pub(super) async fn calm(&self) {
+        let session = self.only_session();
+        self.say(ToGateway::Changed { session }).await;
+    }
+
     pub(super) async fn farewell(&self, after: Duration) {
         let session = self.only_session().id;
         let limit = boot_now().saturating_add(after);
@@ -106,7 +129,7 @@ impl Warden {
         rustix::net::shutdown(&*transport, rustix::net::Shutdown::Both).unwrap();
     }
 
-    fn view(&self, credential: &crate::session::Credential, policy: String) -> SessionView {
+    fn view(&self, credential: &Credential, policy: String) -> SessionView {
         let mut sessions = self.sessions.lock().unwrap();
         let id = SessionId::from_u64(sessions.len() as u64 + 1).unwrap();
         let max_session = *self.max_session.lock().unwrap();
@@ -126,6 +149,25 @@ impl Warden {
             view.policies.push(policy);
         }
         view.clone()
+    }
+
+    fn found(&self, request: Request, credential: &Credential) -> ToGateway {
+        let session = self.sessions.lock().unwrap().get(&credential.key).cloned();
+        match session {
+            Some(session) => ToGateway::Found {
+                request,
+                usage: SessionUsage {
+                    connections: 1,
+                    deadline: Now::read().wall_at(session.deadline),
+                    idle_at: None,
+                },
+                session,
+            },
+            None => ToGateway::Refused {
+                request,
+                refusal: Refusal::NoSession,
+            },
+        }
     }
 
     async fn serve(self: Arc<Self>, transport: Arc<Transport>) {
@@ -161,6 +203,11 @@ impl Warden {
                     let session = view.clone();
                     Some(ToGateway::Opened { request, session })
                 }
+                ToWarden::Find {
+                    request,
+                    credential,
+                    ..
+                } => Some(self.found(request, &credential)),
                 ToWarden::Bind { request, .. } => Some(ToGateway::Bound { request }),
                 _ => None,
             };
@@ -256,12 +303,15 @@ impl World {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let mut client2 = client.clone();
+        client2.alpn_protocols = vec![http2::ALPN.to_vec()];
         Self {
             address,
             warden,
             handover,
             server,
             connector: TlsConnector::from(Arc::new(client)),
+            connector2: TlsConnector::from(Arc::new(client2)),
             _folder: folder,
         }
     }
@@ -278,6 +328,15 @@ impl World {
             stream: self.connector.connect(name, tcp).await.unwrap(),
             read: Vec::new(),
         }
+    }
+}
+
+impl World {
+    /// A TLS connection that has agreed on HTTP/2, and nothing else yet.
+    pub(super) async fn connect2(&self) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        self.connector2.connect(name, tcp).await.unwrap()
     }
 }
 
@@ -361,6 +420,16 @@ impl Client {
                 return String::from_utf8(head).unwrap();
             }
             assert!(self.read_some().await.unwrap() > 0, "closed in a head");
+        }
+    }
+
+    /// Reads a line.
+    pub(super) async fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                return String::from_utf8(self.read.drain(..=end).collect()).unwrap();
+            }
+            assert!(self.read_some().await.unwrap() > 0, "closed in a line");
         }
     }
 

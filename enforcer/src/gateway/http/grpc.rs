@@ -1,0 +1,114 @@
+//! gRPC, as far as a farewell must speak it: a call ends with trailers, not with its connection.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header, request::Parts};
+use hyper::body::{Body, Frame, Incoming};
+
+use super::body::ResponseBody;
+use crate::gateway::sessions::SessionHandle;
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// `UNAUTHENTICATED`.
+const UNAUTHENTICATED: HeaderValue = HeaderValue::from_static("16");
+
+/// Whether a request is a gRPC call. gRPC-Web is not: it has its trailers in its body.
+pub(crate) fn is_call(request: &Parts) -> bool {
+    let media_type = request.headers.get(header::CONTENT_TYPE);
+    let media_type = media_type.map(HeaderValue::as_bytes).unwrap_or_default();
+    request.version == Version::HTTP_2
+        && media_type
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The end of a call whose session ends.
+fn farewell() -> HeaderMap {
+    HeaderMap::from_iter([
+        (STATUS, UNAUTHENTICATED),
+        (MESSAGE, HeaderValue::from_static("session expired")),
+    ])
+}
+
+/// The answer to a call that had none when its session ended.
+pub(crate) fn refuse(request_type: HeaderValue) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(""));
+    *response.headers_mut() = farewell();
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, request_type);
+    response
+}
+
+/// The upstream's side of a call, until the farewell.
+pub(crate) struct CallBody {
+    body: Incoming,
+    farewell: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl CallBody {
+    pub(crate) fn new(body: Incoming, session: SessionHandle) -> Self {
+        Self {
+            body,
+            farewell: Some(Box::pin(async move { session.farewell().await })),
+        }
+    }
+
+    /// The next frame. The farewell comes between two of the upstream's frames: what the client
+    /// has got is whole, if the upstream sends whole messages.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(waiting) = &mut self.farewell else {
+            return Poll::Ready(None);
+        };
+        if waiting.as_mut().poll(cx).is_ready() {
+            self.farewell = None;
+            return Poll::Ready(Some(Ok(Frame::trailers(farewell()))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.farewell.is_none() || self.body.is_end_stream()
+    }
+}
+
+impl std::fmt::Debug for CallBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("CallBody").field(&self.body).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn calls_are_told_by_version_and_type() {
+        let is_call = |version, media_type: &str| {
+            let request = Request::post("/").version(version);
+            let request = request.header(header::CONTENT_TYPE, media_type);
+            is_call(&request.body(()).unwrap().into_parts().0)
+        };
+        for media_type in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;x=y",
+        ] {
+            assert!(is_call(Version::HTTP_2, media_type));
+            assert!(!is_call(Version::HTTP_11, media_type));
+        }
+        for media_type in ["application/grpc-web", "application/json", ""] {
+            assert!(!is_call(Version::HTTP_2, media_type));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! HTTP/2 towards clients (RFC 9113): what it may cost, and how it differs.
+//!
+//! | limit | value | against |
+//! | --- | --- | --- |
+//! | concurrent streams | 128 | a connection that takes all |
+//! | window of a stream | 256 KiB | uploads that nobody takes; the client may send no more |
+//! | window of a connection | 1 MiB | the same, on many streams at once |
+//! | unsent data of a stream | 64 KiB | a client that never reads |
+//! | header list | 64 KiB, 100 fields | large heads: 431 |
+//! | frame | 16 KiB | |
+//! | CONTINUATION frames of a head | 5, from the two above | CONTINUATION floods |
+//! | streams reset before they are looked at | 20 | rapid reset: GOAWAY, ENHANCE_YOUR_CALM |
+//! | streams reset for the client's errors | 128 | the same, provoked |
+//! | requests given up, less those answered since | 100 | the same after they are looked at: the connection is reset |
+//! | HPACK table | 4 KiB | |
+//!
+//! A SETTINGS or PING frame is answered before the next one is read, and who doesn't take the
+//! answers is not read from. Neither they nor window updates are activity: requests and their
+//! bodies are.
+//!
+//! Bodies stream: a window opens as far as the other side has taken what came before. Trailers
+//! pass, both ways. A request of another session is answered with 421, then GOAWAY; so is what
+//! else no later request on the connection could change.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+
+use http::{HeaderMap, HeaderValue, Request, header};
+use hyper::server::conn::http2;
+use hyper_util::rt::TokioExecutor;
+
+use super::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
+use crate::gateway::rejection::Rejection;
+
+/// Its name in TLS.
+pub(crate) const ALPN: &[u8] = b"h2";
+
+const MAX_STREAMS: u32 = 128;
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const MAX_UNSENT: usize = 64 * 1024;
+const MAX_FRAME: u32 = 16 * 1024;
+const HPACK_TABLE: u32 = 4 * 1024;
+const MAX_UNSEEN_RESETS: usize = 20;
+const MAX_ERROR_RESETS: usize = 128;
+const MAX_GIVEN_UP: u32 = 100;
+
+/// A server with these limits.
+pub(crate) fn server() -> http2::Builder<TokioExecutor> {
+    let mut server = http2::Builder::new(TokioExecutor::new());
+    server
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_UNSENT)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_frame_size(MAX_FRAME)
+        .header_table_size(HPACK_TABLE)
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS);
+    server
+}
+
+/// Whether the peer broke the protocol, or a limit. Otherwise the connection just broke off.
+pub(crate) fn violation(error: &hyper::Error) -> Option<Rejection> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    cause
+        .is_library()
+        .then(|| Rejection::Http2(cause.to_string()))
+}
+
+/// Checks what the library doesn't, and makes one `Cookie` of its pieces (RFC 9113, section
+/// 8.2.3): HTTP/1.1 knows only one.
+pub(crate) fn normalize<B>(request: &mut Request<B>) -> Result<(), Rejection> {
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
+    let hosts = request.headers().get_all(header::HOST);
+    let agree = |authority: &str| hosts.iter().all(|host| host == authority);
+    if !authority.is_none_or(agree) {
+        return Err(Rejection::Host);
+    }
+    join_cookies(request.headers_mut())?;
+    if request.headers().len() > MAX_HEADERS {
+        return Err(Rejection::Head(HeadFault::TooManyHeaders));
+    }
+    Ok(())
+}
+
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Rejection> {
+    let mut pieces = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (pieces.next(), pieces.next()) else {
+        return Ok(());
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for piece in std::iter::once(second).chain(pieces) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    let joined = HeaderValue::from_maybe_shared(Bytes::from(joined))
+        .map_err(|_| Rejection::Internal("pieces of a cookie make none"))?;
+    headers.insert(header::COOKIE, joined);
+    Ok(())
+}
+
+/// How much giving up a connection has left. Each request that is answered makes one good that was
+/// given up before.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    given_up: AtomicU32,
+    lost: tokio::sync::Notify,
+}
+
+/// A request that is not answered yet.
+#[derive(Debug)]
+pub(crate) struct Unanswered<'a> {
+    patience: Option<&'a Patience>,
+}
+
+impl Patience {
+    /// The client wants an answer.
+    pub(crate) fn begin(&self) -> Unanswered<'_> {
+        Unanswered {
+            patience: Some(self),
+        }
+    }
+
+    /// Waits until there is none left.
+    pub(crate) async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    fn give_up(&self) {
+        if self.given_up.fetch_add(1, Ordering::Relaxed) == MAX_GIVEN_UP {
+            self.lost.notify_one();
+        }
+    }
+
+    fn make_good(&self) {
+        let less = |given_up: u32| given_up.checked_sub(1);
+        // At zero there is nothing to make good.
+        let _ = self
+            .given_up
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+impl Unanswered<'_> {
+    /// It is answered.
+    pub(crate) fn answered(mut self) {
+        if let Some(patience) = self.patience.take() {
+            patience.make_good();
+        }
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(patience) = self.patience {
+            patience.give_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, fields: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_becomes_one() {
+        let fields = [("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")];
+        let mut request = request("https://a/", &fields);
+        normalize(&mut request).unwrap();
+        let cookies: Vec<_> = request.headers().get_all(header::COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn host_and_authority_agree() {
+        assert!(normalize(&mut request("https://a/", &[("host", "a")])).is_ok());
+        assert!(normalize(&mut request("/", &[("host", "a")])).is_ok());
+        let two = normalize(&mut request("https://a/", &[("host", "b")]));
+        assert_eq!(two.unwrap_err().verdict().code, "invalid_host");
+    }
+
+    #[test]
+    fn fields_are_counted() {
+        let many = [("x", "y"); MAX_HEADERS + 1];
+        assert!(normalize(&mut request("https://a/", &many[1..])).is_ok());
+        let rejection = normalize(&mut request("https://a/", &many)).unwrap_err();
+        assert_eq!(rejection.verdict().code, "header_too_large");
+    }
+
+    #[tokio::test]
+    async fn who_only_gives_up_loses_patience() {
+        let patience = Patience::default();
+        for _ in 0..MAX_GIVEN_UP * 2 {
+            drop(patience.begin());
+            patience.begin().answered();
+        }
+        for _ in 0..MAX_GIVEN_UP {
+            drop(patience.begin());
+        }
+        let waiting = tokio::time::timeout(std::time::Duration::ZERO, patience.lost());
+        assert!(waiting.await.is_err());
+        drop(patience.begin());
+        patience.lost().await;
+    }
+}

@@ -1,0 +1,318 @@
+//! HTTP/2 towards clients.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    client::{self, SendRequest},
+};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+use super::harness::{EchoUpstream, World, read_head, token};
+use crate::channel::{Refusal, ToWarden};
+
+/// A connection and, in the background, its end.
+struct Connection {
+    sender: SendRequest<Bytes>,
+    end: JoinHandle<Result<(), h2::Error>>,
+}
+
+impl World {
+    async fn http2(&self) -> Connection {
+        let (sender, driver) = client::handshake(self.connect2().await).await.unwrap();
+        Connection {
+            sender,
+            end: tokio::spawn(driver),
+        }
+    }
+}
+
+impl Connection {
+    async fn send(&self, request: Request<()>) -> Response<RecvStream> {
+        let mut sender = self.sender.clone().ready().await.unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        response.await.unwrap()
+    }
+
+    async fn get(&self, token: &str) -> Response<RecvStream> {
+        self.send(get(token)).await
+    }
+
+    /// Waits for the end: an orderly one after a GOAWAY is `Ok`.
+    async fn end(self) -> Result<(), h2::Error> {
+        let end = tokio::time::timeout(Duration::from_secs(5), self.end);
+        end.await.expect("the connection stays open").unwrap()
+    }
+}
+
+fn get(token: &str) -> Request<()> {
+    let request = Request::get("https://localhost/x?y=1");
+    let request = request.header("authorization", format!("Bearer {token}"));
+    request.body(()).unwrap()
+}
+
+fn call(token: &str) -> Request<()> {
+    let request = Request::post("https://localhost/echo.Echo/Talk")
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/grpc+proto")
+        .header("te", "trailers");
+    request.body(()).unwrap()
+}
+
+async fn read(body: &mut RecvStream) -> String {
+    let mut bytes = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        bytes.extend_from_slice(&data);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
+/// An upstream for one connection.
+async fn upstream<F>(serve: impl FnOnce(TcpStream) -> F + Send + 'static) -> std::net::SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(stream).await;
+    });
+    address
+}
+
+#[tokio::test]
+async fn many_requests_of_a_session_share_a_connection() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let connection = world.http2().await;
+    let token = token("a", 60);
+    let requests: Vec<_> = (0..50)
+        .map(|_| {
+            let (mut sender, request) = (connection.sender.clone(), get(&token));
+            tokio::spawn(async move {
+                sender = sender.ready().await.unwrap();
+                let (response, _) = sender.send_request(request, true).unwrap();
+                response.await.unwrap()
+            })
+        })
+        .collect();
+    for request in requests {
+        let mut response = request.await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(response.headers().contains_key("session-expires-in"));
+        let head = read(response.body_mut()).await;
+        assert!(head.starts_with("GET /x?y=1 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("host: localhost\r\n"), "{head}");
+        assert!(!head.contains("authorization"), "{head}");
+    }
+    let heard = world.warden.heard();
+    let opens = heard
+        .iter()
+        .filter(|message| matches!(message, ToWarden::Open { .. }));
+    assert_eq!(opens.count(), 1);
+}
+
+#[tokio::test]
+async fn another_session_is_misdirected_and_ends_the_connection() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let connection = world.http2().await;
+    assert_eq!(
+        connection.get(&token("a", 90)).await.status(),
+        StatusCode::OK
+    );
+    let response = connection.get(&token("b", 60)).await;
+    assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST);
+    assert!(!response.headers().contains_key("connection"));
+    connection.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_the_connection_to_others() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let connection = world.http2().await;
+    let response = connection.get("no.such.token").await;
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    let token = token("a", 60);
+    let mut other = get(&token);
+    other.headers_mut().insert("host", "other".parse().unwrap());
+    assert_eq!(
+        connection.send(other).await.status(),
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(connection.get(&token).await.status(), StatusCode::OK);
+    *world.warden.refuse.lock().unwrap() = Some(Refusal::Capacity);
+    assert_eq!(connection.get(&token).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn trailers_pass_to_the_client() {
+    let address = upstream(async |mut stream: TcpStream| {
+        read_head(&mut stream).await.unwrap();
+        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Sum\r\n\r\n\
+                      3\r\nabc\r\n0\r\nSum: 6\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let world = World::simple(address).await;
+    let mut response = world.http2().await.get(&token("a", 60)).await;
+    assert_eq!(read(response.body_mut()).await, "abc");
+    let trailers = response.body_mut().trailers().await.unwrap().unwrap();
+    assert_eq!(trailers["sum"], "6");
+}
+
+fn assert_farewell(trailers: &HeaderMap) {
+    assert_eq!(trailers["grpc-status"], "16");
+    assert_eq!(trailers["grpc-message"], "session expired");
+}
+
+#[tokio::test]
+async fn a_farewell_ends_a_call_with_its_status_and_the_connection() {
+    let address = upstream(async |mut stream: TcpStream| {
+        read_head(&mut stream).await.unwrap();
+        let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n\
+                      Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let world = World::simple(address).await;
+    let connection = world.http2().await;
+    let mut response = connection.send(call(&token("a", 60))).await;
+    let data = response.body_mut().data().await.unwrap().unwrap();
+    assert_eq!(data, "abc");
+    world.warden.farewell(Duration::from_secs(5)).await;
+    assert!(response.body_mut().data().await.is_none());
+    let trailers = response.body_mut().trailers().await.unwrap().unwrap();
+    assert_farewell(&trailers);
+    connection.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_farewell_ends_a_call_without_an_answer() {
+    let (asked, was_asked) = tokio::sync::oneshot::channel();
+    let address = upstream(async move |mut stream: TcpStream| {
+        read_head(&mut stream).await.unwrap();
+        asked.send(()).unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let world = World::simple(address).await;
+    let connection = world.http2().await;
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let (response, _) = sender.send_request(call(&token("a", 60)), true).unwrap();
+    was_asked.await.unwrap();
+    world.warden.farewell(Duration::from_secs(5)).await;
+    let response = response.await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/grpc+proto");
+    assert_farewell(response.headers());
+}
+
+#[tokio::test]
+async fn an_ended_session_resets_the_connection() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let connection = world.http2().await;
+    assert_eq!(
+        connection.get(&token("a", 60)).await.status(),
+        StatusCode::OK
+    );
+    world.warden.end().await;
+    assert!(connection.end().await.unwrap_err().is_io());
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_not_written_to() {
+    const MOST: usize = 8 * 1024 * 1024;
+    let (written, total) = tokio::sync::watch::channel(0);
+    let address = upstream(async move |mut stream: TcpStream| {
+        read_head(&mut stream).await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        while stream.write_all(&[0; 16 * 1024]).await.is_ok() {
+            written.send_modify(|total| *total += 16 * 1024);
+        }
+    })
+    .await;
+    let world = World::simple(address).await;
+    let connection = world.http2().await;
+    let token = token("a", 60);
+    let mut response = connection.get(&token).await;
+    // Until the upstream is stuck.
+    let mut last = usize::MAX;
+    while last != *total.borrow() {
+        last = *total.borrow();
+        assert!(last < MOST, "{last} bytes for a client that reads none");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for _ in 0..100 {
+        let data = response.body_mut().data().await.unwrap().unwrap();
+        let flow = response.body_mut().flow_control();
+        flow.release_capacity(data.len()).unwrap();
+    }
+    assert!(*total.borrow() > last);
+}
+
+#[tokio::test]
+async fn who_only_gives_up_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::simple(listener.local_addr().unwrap()).await;
+    let connection = world.http2().await;
+    let token = token("a", 60);
+    for _ in 0..200 {
+        let Ok(mut sender) = connection.sender.clone().ready().await else {
+            break;
+        };
+        let Ok((_, mut stream)) = sender.send_request(get(&token), false) else {
+            break;
+        };
+        // The gateway takes it up.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        stream.send_reset(Reason::CANCEL);
+    }
+    assert!(connection.end().await.is_err());
+    heard_refusal(&world, "too_many_given_up").await;
+}
+
+#[tokio::test]
+async fn a_rapid_reset_is_a_violation() {
+    const FRAMES: u32 = 500;
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let mut stream = world.connect2().await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for id in (0..FRAMES).map(|number| 2 * number + 1) {
+        // :method GET, :scheme https, :path /, :authority "a"; then CANCEL.
+        bytes.extend_from_slice(&[0, 0, 6, 1, 5]);
+        bytes.extend_from_slice(&id.to_be_bytes());
+        bytes.extend_from_slice(b"\x82\x87\x84\x41\x01a");
+        bytes.extend_from_slice(&[0, 0, 4, 3, 0]);
+        bytes.extend_from_slice(&id.to_be_bytes());
+        bytes.extend_from_slice(&8_u32.to_be_bytes());
+    }
+    stream.write_all(&bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer));
+    // How it ends is the kernel's to choose, as frames may have been left unread.
+    let _ = read.await.expect("the connection stays open");
+    assert!(
+        answer.windows(4).any(|four| four == [0, 0, 0, 0xb]),
+        "no ENHANCE_YOUR_CALM"
+    );
+    heard_refusal(&world, "http2_violation").await;
+}
+
+async fn heard_refusal(world: &World, code: &str) {
+    let is_refusal = |message: &ToWarden| matches!(message, ToWarden::RefusedRequest(refused) if refused.code == code);
+    world.warden.hears(is_refusal).await;
+}
