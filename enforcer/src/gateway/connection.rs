@@ -14,25 +14,26 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncWriteExt, sync::watch, time::sleep};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     channel::ToWarden,
     clock::boot_now,
     gateway::{
-        Gateway, Work,
+        Gateway, Service, Work,
         http::{
             head::MAX_HEADERS,
             inspect::{Inspected, Inspection},
             service,
         },
         link::Orders,
-        rejection::Rejection,
+        rejection::{Blame, Rejection},
         sessions::{Ended, SessionHandle},
         socket::Socket,
         stages::{Accepted, Client},
-        tls,
+        tcp, tls,
     },
+    session::Principal,
 };
 
 /// What the parts that serve a connection share.
@@ -46,11 +47,34 @@ pub(crate) struct ConnectionContext {
     pub(crate) _work: Work,
 }
 
+impl ConnectionContext {
+    /// Records why something on the connection is not served.
+    pub(crate) fn report(&self, rejection: &Rejection, principal: Option<Principal>) {
+        let client = &self.client;
+        let verdict = rejection.verdict();
+        match verdict.blame {
+            // What is behind the gateway is for the operator to know, and not for clients.
+            Blame::Upstream => {
+                let cause = std::error::Error::source(rejection).map(ToString::to_string);
+                let cause = cause.unwrap_or_default();
+                warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
+            }
+            Blame::Client | Blame::Us => {
+                debug!(code = verdict.code, client = %client.peer(), "refused: {rejection}");
+                let record =
+                    rejection.record(client.peer(), &self.listener, client.cookie(), principal);
+                self.gateway.link.tell(ToWarden::RefusedRequest(record));
+            }
+        }
+    }
+}
+
 /// Serves an accepted connection to its end.
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     listener: Arc<str>,
     acceptor: TlsAcceptor,
+    service: Service,
     accepted: Accepted,
     work: Work,
 ) {
@@ -75,7 +99,10 @@ pub(crate) async fn serve(
         inspection: Arc::default(),
         _work: work,
     });
-    serve_http(&context, stream).await;
+    match service {
+        Service::Http => serve_http(&context, stream).await,
+        Service::Tcp(service) => tcp::serve(&context, service, stream).await,
+    }
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.

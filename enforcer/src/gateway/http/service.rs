@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use tracing::{debug, warn};
 
 use super::{
     body::ResponseBody,
@@ -17,12 +16,11 @@ use super::{
     path::MatchPath,
 };
 use crate::{
-    channel::ToWarden,
     clock::{boot_now, wall_now},
     gateway::{
         Gateway,
         connection::ConnectionContext,
-        rejection::{Blame, Rejection},
+        rejection::Rejection,
         stages::{Authenticated, Bound},
     },
     session::Principal,
@@ -46,7 +44,7 @@ pub(crate) async fn answer(
     let mut response = match handle(&connection, request, &mut known).await {
         Ok(response) => response,
         Err(rejection) => {
-            report(&connection, &rejection, known.principal);
+            connection.report(&rejection, known.principal);
             let (response, body) = rejection.response();
             response.map(|()| full(body))
         }
@@ -122,32 +120,6 @@ fn well_known(
     headers.insert(header::CONTENT_TYPE, json);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     Ok(response)
-}
-
-fn report(connection: &ConnectionContext, rejection: &Rejection, principal: Option<Principal>) {
-    let client = &connection.client;
-    let verdict = rejection.verdict();
-    match verdict.blame {
-        // What is behind the gateway is for the operator to know, and not for clients.
-        Blame::Upstream => {
-            let cause = std::error::Error::source(rejection).map(ToString::to_string);
-            let cause = cause.unwrap_or_default();
-            warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
-        }
-        Blame::Client | Blame::Us => {
-            debug!(code = verdict.code, client = %client.peer(), "refused: {rejection}");
-            let record = rejection.record(
-                client.peer(),
-                &connection.listener,
-                client.cookie(),
-                principal,
-            );
-            connection
-                .gateway
-                .link
-                .tell(ToWarden::RefusedRequest(record));
-        }
-    }
 }
 
 fn full(text: impl Into<Bytes>) -> ResponseBody {
