@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use enforcer::clock::WallInstant;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -78,6 +79,15 @@ impl Authority {
             named(name, Vec::new())?,
             ExtendedKeyUsagePurpose::ClientAuth,
         )
+    }
+
+    /// A certificate that a client shows until a whole second.
+    pub fn client_until(&self, name: &str, not_after: WallInstant) -> Result<Identity> {
+        let mut params = named(name, Vec::new())?;
+        let epoch = WallInstant::from_unix_seconds(0);
+        let since_epoch = not_after.saturating_duration_since(epoch);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch;
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// Trust in this authority alone.

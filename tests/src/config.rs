@@ -43,6 +43,8 @@ pub struct Daemon {
 pub struct Listener {
     pub address: SocketAddr,
     pub protocol: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
     pub tls: ServerTls,
 }
 
@@ -52,6 +54,8 @@ pub struct Listener {
 pub struct ServerTls {
     pub certificate: PathBuf,
     pub private_key: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[identity]`

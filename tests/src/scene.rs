@@ -13,7 +13,7 @@ use jsonwebtoken::Algorithm;
 use crate::{
     bed::{Bed, DAEMON_IPV4},
     capture::Capture,
-    certificates::Authority,
+    certificates::{Authority, Identity},
     client::Client,
     config::{self, Config, MAIN},
     daemon::Daemon,
@@ -74,9 +74,11 @@ impl Scene {
                 config::Listener {
                     address,
                     protocol: "http".to_owned(),
+                    principal: None,
                     tls: config::ServerTls {
                         certificate,
                         private_key,
+                        client_ca: None,
                     },
                 },
             )]),
@@ -109,6 +111,22 @@ impl Scene {
     pub fn client(&self) -> Result<Client> {
         let listener = self.config.listeners.get(MAIN).context("the listener")?;
         Client::new(self.bed.client(), listener.address, self.authority.roots()?)
+    }
+
+    /// Makes the listener a TCP listener that leads to `upstream`.
+    pub fn serve_tcp(&mut self, upstream: impl Into<String>) -> Result<()> {
+        let ca_file = self.ca_file();
+        let listener = self.config.listeners.get_mut(MAIN);
+        let listener = listener.context("the listener")?;
+        listener.protocol = "tcp".to_owned();
+        listener.tls.client_ca = Some(ca_file);
+        self.config.routes = vec![config::Route::to(upstream)];
+        Ok(())
+    }
+
+    /// A client of the listener that shows a certificate.
+    pub fn client_showing(&self, identity: &Identity) -> Result<Client> {
+        self.client()?.showing(identity, self.authority.roots()?)
     }
 
     /// Starts to record the cable.

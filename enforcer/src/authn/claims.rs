@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     error::TokenError,
+    name,
     token::{Claims, NumericDate, Token},
 };
 use crate::{
@@ -11,9 +12,6 @@ use crate::{
     config::JwtIssuer,
     session::{Credential, Principal, SessionKey},
 };
-
-/// Longest name from a claim, in bytes.
-const LONGEST_NAME: usize = 1024;
 
 /// A token with a good signature and good claims. Only the time is open.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ impl VerifiedToken {
         }
         let principal = Principal {
             issuer: required("iss", iss)?,
-            subject: name("sub", required("sub", sub)?)?,
+            subject: usable("sub", required("sub", sub)?)?,
         };
         let NumericDate(expires_at) = required("exp", exp)?;
         let sid = sid.filter(|sid| !sid.is_empty());
@@ -59,8 +57,8 @@ impl VerifiedToken {
             (None, None) => SessionKey::from_token(token.message.as_bytes()),
         };
         let authorized_party = match (azp, client_id) {
-            (Some(azp), _) => Some(name("azp", azp)?),
-            (None, Some(client_id)) => Some(name("client_id", client_id)?),
+            (Some(azp), _) => Some(usable("azp", azp)?),
+            (None, Some(client_id)) => Some(usable("client_id", client_id)?),
             (None, None) => None,
         };
         Ok(Self {
@@ -103,15 +101,9 @@ fn required<T>(claim: &'static str, value: Option<T>) -> Result<T, TokenError> {
 }
 
 /// A name that goes to logs, messages and headers.
-fn name(claim: &'static str, value: String) -> Result<String, TokenError> {
-    let why = if value.is_empty() {
-        "it is empty"
-    } else if value.len() > LONGEST_NAME {
-        "it is too long"
-    } else if value.contains(char::is_control) {
-        "it has control characters"
-    } else {
-        return Ok(value);
-    };
-    Err(TokenError::ClaimInvalid { claim, why })
+fn usable(claim: &'static str, value: String) -> Result<String, TokenError> {
+    match name::fault(&value) {
+        Some(why) => Err(TokenError::ClaimInvalid { claim, why }),
+        None => Ok(value),
+    }
 }

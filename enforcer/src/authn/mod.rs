@@ -1,4 +1,4 @@
-//! Authentication: tokens and keys -> [`Credential`].
+//! Authentication: tokens, keys and [certificates](certificate) -> [`Credential`].
 //!
 //! A token (RFC 7519, signed as in RFC 7515) passes these gates, and each has its own error:
 //!
@@ -13,13 +13,17 @@
 //! is remembered by the token's digest; what depends on the time is checked on every call.
 
 mod cache;
+pub mod certificate;
 mod claims;
+mod distinguished_name;
 mod error;
 mod keys;
+mod name;
 mod token;
 
 use std::{collections::HashMap, sync::Arc};
 
+pub use certificate::CertificateError;
 pub use error::{Excerpt, TokenError};
 pub use keys::{KeyError, KeyFault, KeySet};
 

@@ -21,8 +21,9 @@ const ASYMMETRIC: [&str; 9] = [
 ];
 const SYMMETRIC: [&str; 3] = ["HS256", "HS384", "HS512"];
 
-pub(super) fn convert(draft: &mut Draft<'_>, raw: RawIdentity) -> Identity {
-    if raw.jwt.is_empty() {
+/// `wanted`: there is a listener whose clients show tokens.
+pub(super) fn convert(draft: &mut Draft<'_>, raw: RawIdentity, wanted: bool) -> Identity {
+    if raw.jwt.is_empty() && wanted {
         draft.report_file(
             "there is no token issuer: nobody could come in",
             "add a section `[[identity.jwt]]` with `issuer`, `audience`, `algorithms` and the keys",

@@ -8,7 +8,7 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Listener, Protocol, ServerTls,
+    CertificateName, Listener, Protocol, ServerTls,
     draft::Draft,
     files::Content,
     raw::{Named, RawListener, RawServerTls},
@@ -29,7 +29,7 @@ pub(super) fn convert(
     for (name, raw) in raw {
         draft.name("listener", &name);
         let address = address(draft, &raw.address, &mut taken);
-        let protocol = protocol(draft, raw.protocol.as_ref());
+        let protocol = protocol(draft, &raw);
         let tls = server_tls(draft, raw.tls);
         if let Some(address) = address {
             let listener = Listener {
@@ -74,18 +74,46 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (x == y || covers(x, y) || covers(y, x))
 }
 
-fn protocol(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> Protocol {
-    if let Some(later) =
-        value.filter(|value| matches!(value.get_ref().as_str(), "tcp" | "postgres"))
-    {
+fn protocol(draft: &mut Draft<'_>, raw: &RawListener) -> Protocol {
+    let value = raw.protocol.as_ref();
+    if let Some(later) = value.filter(|value| value.get_ref() == "postgres") {
         draft.report(
             later,
-            format!("the protocol `{}` is not supported yet", later.get_ref()),
-            "write `protocol = \"http\"`",
+            "the protocol `postgres` is not supported yet",
+            "write `protocol = \"http\"` or `protocol = \"tcp\"`",
         );
         return Protocol::Http;
     }
-    draft.word("protocol", value, [("http", Protocol::Http)])
+    let name = certificate_name(draft, raw.principal.as_ref());
+    let protocols = [("http", Protocol::Http), ("tcp", Protocol::Tcp(name))];
+    let protocol = draft.word("protocol", value, protocols);
+    match (protocol, value, &raw.principal) {
+        (Protocol::Http, _, Some(principal)) => draft.report(
+            principal,
+            "`principal` has no effect on an HTTP listener: tokens say who a client is",
+            "remove it, or write `protocol = \"tcp\"`",
+        ),
+        (Protocol::Tcp(_), Some(value), _) if raw.tls.client_ca.is_none() => draft.report(
+            value,
+            "a TCP listener without `client_ca` could not tell who a client is",
+            "add `client_ca` to `tls`, with the authority that signs the clients' certificates",
+        ),
+        _ => {}
+    }
+    protocol
+}
+
+fn certificate_name(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> CertificateName {
+    if value.is_none() {
+        return CertificateName::Any;
+    }
+    let names = [
+        ("subject_cn", CertificateName::SubjectCommonName),
+        ("san_dns", CertificateName::Dns),
+        ("san_email", CertificateName::Email),
+        ("san_uri", CertificateName::Uri),
+    ];
+    draft.word("principal", value, names)
 }
 
 fn server_tls(draft: &mut Draft<'_>, raw: RawServerTls) -> ServerTls {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Config, ConfigError, Problem, daemon,
+    Config, ConfigError, Problem, Protocol, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -90,9 +90,11 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
-    let identity = identity::convert(&mut draft, raw.identity);
+    let mut protocols = listeners.values().map(|listener| listener.protocol);
+    let tokens_wanted = listeners.is_empty() || protocols.any(|it| it == Protocol::Http);
+    let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
     let policies = policies::convert(&mut draft, raw.policies);
-    let routes = routes::convert(&mut draft, raw.routes, &names);
+    let routes = routes::convert(&mut draft, raw.routes, &names, &listeners);
 
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {

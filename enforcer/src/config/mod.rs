@@ -85,6 +85,26 @@ pub struct Listener {
 pub enum Protocol {
     /// HTTP over TLS.
     Http,
+    /// Any protocol over TLS, passed on as it is. Clients show a certificate, and this name in it
+    /// is the principal's.
+    Tcp(CertificateName),
+}
+
+/// Which name in a certificate is the subject of its principal (`principal` of a listener). Of
+/// several of a kind it is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    /// The first alternative name that is a URI, a DNS name or an email address, in the order of
+    /// the certificate; without one the whole subject. The default.
+    Any,
+    /// `subject_cn`: the common name in the subject.
+    SubjectCommonName,
+    /// `san_dns`: an alternative DNS name.
+    Dns,
+    /// `san_email`: an alternative email address.
+    Email,
+    /// `san_uri`: an alternative URI.
+    Uri,
 }
 
 /// TLS towards clients.
@@ -157,7 +177,8 @@ pub struct Route {
     /// Exact host, lower case, without port, an IPv6 address in brackets; `None` for any.
     pub host: Option<String>,
     /// Path prefix that ends at a segment border (`/admin` covers `/admin` and `/admin/x`), in
-    /// characters that need no percent-encoding, without a final slash; `/` for all.
+    /// characters that need no percent-encoding, without a final slash; `/` for all. Of a TCP
+    /// listener the one route has neither host nor path.
     pub path: String,
     /// Where requests go.
     pub upstream: Upstream,
@@ -173,14 +194,15 @@ pub struct Route {
     pub response_timeout: Duration,
 }
 
-/// An upstream: `http://host:port` or `https://host:port`.
+/// An upstream: `http://host:port` or `https://host:port`, for a TCP listener `tcp://host:port` or
+/// `tls://host:port`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// Host name or address, without brackets.
     pub host: String,
-    /// Port; 80 or 443 unless given.
+    /// Port; 80 or 443 for HTTP unless given.
     pub port: u16,
-    /// TLS towards the upstream, for `https://`.
+    /// TLS towards the upstream, for `https://` and `tls://`.
     pub tls: Option<UpstreamTls>,
 }
 

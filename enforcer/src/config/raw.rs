@@ -46,6 +46,7 @@ pub(super) struct RawDaemon {
 pub(super) struct RawListener {
     pub(super) address: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
+    pub(super) principal: Option<Spanned<String>>,
     pub(super) tls: RawServerTls,
 }
 
@@ -96,8 +97,7 @@ pub(super) struct RawRoute {
     pub(super) upstream: Spanned<String>,
     pub(super) upstream_tls: Option<Spanned<RawUpstreamTls>>,
     pub(super) policy: Spanned<String>,
-    #[serde(default)]
-    pub(super) forward_token: bool,
+    pub(super) forward_token: Option<Spanned<bool>>,
     pub(super) upstream_pool: Option<Spanned<String>>,
     pub(super) connect_timeout: Option<Spanned<RawDuration>>,
     pub(super) response_timeout: Option<Spanned<RawDuration>>,

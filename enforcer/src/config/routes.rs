@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::{
-    Route, Upstream, UpstreamPool, UpstreamTls,
+    Listener, Protocol, Route, Upstream, UpstreamPool, UpstreamTls,
     draft::Draft,
     duration::Zero,
     files::Content,
@@ -31,6 +31,7 @@ pub(super) fn convert(
     draft: &mut Draft<'_>,
     raw: Vec<Spanned<RawRoute>>,
     names: &Names<'_>,
+    listeners: &BTreeMap<String, Listener>,
 ) -> Vec<Route> {
     if raw.is_empty() {
         draft.report_file(
@@ -40,11 +41,14 @@ pub(super) fn convert(
     } else {
         report_unused_listeners(draft, &raw, names);
     }
-    let listeners = names.listeners.keys().copied().collect();
+    let known = names.listeners.keys().copied().collect();
     let mut lines = BTreeMap::new();
     let mut routes = Vec::new();
     for raw in raw {
-        let Some(route) = convert_route(draft, raw.get_ref(), &listeners, &names.policies) else {
+        let listener = listeners.get(raw.get_ref().listener.get_ref());
+        let protocol = listener.map(|listener| listener.protocol);
+        let Some(route) = convert_route(draft, raw.get_ref(), protocol, &known, &names.policies)
+        else {
             continue;
         };
         let what = (
@@ -53,13 +57,18 @@ pub(super) fn convert(
             route.path.clone(),
         );
         if let Some(first) = lines.insert(what, draft.line(&raw)) {
-            draft.report(
-                &raw,
-                format!(
-                    "the route collides with the one on line {first}: same listener, host and path"
+            let (why, help) = match protocol {
+                Some(Protocol::Tcp(_)) => (
+                    "a TCP listener has one route",
+                    "remove one of the two, or add another listener for it",
                 ),
-                "remove one of the two, or give them different hosts or paths",
-            );
+                _ => (
+                    "same listener, host and path",
+                    "remove one of the two, or give them different hosts or paths",
+                ),
+            };
+            let what = format!("the route collides with the one on line {first}: {why}");
+            draft.report(&raw, what, help);
         }
         routes.push(route);
     }
@@ -85,9 +94,14 @@ fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], nam
 fn convert_route(
     draft: &mut Draft<'_>,
     raw: &RawRoute,
+    protocol: Option<Protocol>,
     listeners: &BTreeSet<&str>,
     policies: &BTreeSet<&str>,
 ) -> Option<Route> {
+    let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
+    if carries_http == Some(false) {
+        report_http_settings(draft, raw);
+    }
     let listener = draft.reference("listener", &raw.listener, listeners);
     let policy = draft.reference("policy", &raw.policy, policies);
     let host = raw.host.as_ref().map(|value| host(draft, value));
@@ -95,7 +109,12 @@ fn convert_route(
         Some(value) => path(draft, value),
         None => Some("/".to_owned()),
     };
-    let upstream = convert_upstream(draft, &raw.upstream, raw.upstream_tls.as_ref());
+    let upstream = convert_upstream(
+        draft,
+        &raw.upstream,
+        raw.upstream_tls.as_ref(),
+        carries_http,
+    );
     let pools = [
         ("shared", UpstreamPool::Shared),
         ("session", UpstreamPool::Session),
@@ -122,11 +141,29 @@ fn convert_route(
         path: path?,
         upstream: upstream?,
         policy: policy?,
-        forward_token: raw.forward_token,
+        forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
         upstream_pool,
         connect_timeout,
         response_timeout,
     })
+}
+
+/// What only requests have is nothing that a TCP listener could heed.
+fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute) {
+    fn refuse<T>(draft: &mut Draft<'_>, key: &str, value: Option<&Spanned<T>>) {
+        if let Some(value) = value {
+            draft.report(
+                value,
+                format!("`{key}` has no effect on a TCP listener: nothing there has requests"),
+                "remove it, or lead the route from an HTTP listener",
+            );
+        }
+    }
+    refuse(draft, "host", raw.host.as_ref());
+    refuse(draft, "path", raw.path.as_ref());
+    refuse(draft, "forward_token", raw.forward_token.as_ref());
+    refuse(draft, "upstream_pool", raw.upstream_pool.as_ref());
+    refuse(draft, "response_timeout", raw.response_timeout.as_ref());
 }
 
 /// A host as it stands in a request, without port: a name in lower case without a final dot, an
@@ -202,22 +239,37 @@ fn convert_upstream(
     draft: &mut Draft<'_>,
     url: &Spanned<String>,
     tls: Option<&Spanned<RawUpstreamTls>>,
+    carries_http: Option<bool>,
 ) -> Option<Upstream> {
     let settings = tls.map(|tls| convert_upstream_tls(draft, tls));
     let address = upstream::parse(url.get_ref())
         .map_err(|bad| draft.report(url, bad.what, bad.help))
         .ok()?;
-    if let Some(tls) = tls.filter(|_| !address.tls) {
+    let scheme = address.scheme;
+    if let Some(wanted) = carries_http.filter(|wanted| *wanted != scheme.is_http()) {
+        let (fitting, other) = (scheme.counterpart().name(), scheme.name());
+        let kind = if wanted { "an HTTP" } else { "a TCP" };
+        draft.report(
+            url,
+            format!("{kind} listener cannot lead to an upstream with `{other}://`"),
+            format!("write `{fitting}://`, or lead the route from another listener"),
+        );
+    }
+    if let Some(tls) = tls.filter(|_| !scheme.has_tls()) {
+        let secure = if scheme.is_http() { "https" } else { "tls" };
         draft.report(
             tls,
-            "`upstream_tls` has no effect on an `http://` upstream",
-            "remove it, or write `https://` in `upstream`",
+            format!(
+                "`upstream_tls` has no effect on an `{}://` upstream",
+                scheme.name()
+            ),
+            format!("remove it, or write `{secure}://` in `upstream`"),
         );
     }
     Some(Upstream {
         host: address.host,
         port: address.port,
-        tls: address.tls.then(|| settings.unwrap_or_default()),
+        tls: scheme.has_tls().then(|| settings.unwrap_or_default()),
     })
 }
 

@@ -1,13 +1,63 @@
-//! The address of an upstream: `http://host:port` or `https://host:port`.
+//! The address of an upstream: `http://host:port` and the like.
 
 use rustls::pki_types::ServerName;
 
 use super::error::did_you_mean;
 
+/// What is spoken to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+    /// Whatever the client speaks.
+    Tcp,
+    /// The same within TLS.
+    Tls,
+}
+
+impl Scheme {
+    const ALL: [Self; 4] = [Self::Http, Self::Https, Self::Tcp, Self::Tls];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
+    pub(super) const fn has_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Tls)
+    }
+
+    pub(super) const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// The scheme with the same security that carries HTTP, or that doesn't.
+    pub(super) const fn counterpart(self) -> Self {
+        match self {
+            Self::Http => Self::Tcp,
+            Self::Https => Self::Tls,
+            Self::Tcp => Self::Http,
+            Self::Tls => Self::Https,
+        }
+    }
+
+    const fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Http => Some(80),
+            Self::Https => Some(443),
+            Self::Tcp | Self::Tls => None,
+        }
+    }
+}
+
 /// The parts of an upstream's URL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Address {
-    pub(super) tls: bool,
+    pub(super) scheme: Scheme,
     pub(super) host: String,
     pub(super) port: u16,
 }
@@ -21,43 +71,41 @@ pub(super) struct BadAddress {
 
 /// Takes the URL apart.
 pub(super) fn parse(url: &str) -> Result<Address, BadAddress> {
-    let Some((scheme, authority)) = url.split_once("://") else {
+    let Some((written, authority)) = url.split_once("://") else {
         return Err(bad(
             format!("`{url}` has no scheme"),
             format!("write `http://{url}` or `https://{url}`"),
         ));
     };
-    let tls = match scheme {
-        "http" => false,
-        "https" => true,
-        _ => {
-            let scheme = did_you_mean(scheme, ["http", "https"]).unwrap_or("http");
-            return Err(bad(
-                format!("`{url}` is of an unknown scheme"),
-                format!("write `{scheme}://{authority}`"),
-            ));
-        }
+    let Some(scheme) = Scheme::ALL.into_iter().find(|it| it.name() == written) else {
+        let known = Scheme::ALL.map(Scheme::name);
+        let scheme = did_you_mean(written, known).unwrap_or("http");
+        return Err(bad(
+            format!("`{url}` is of an unknown scheme"),
+            format!("write `{scheme}://{authority}`"),
+        ));
     };
+    let name = scheme.name();
     if let Some(end) = authority.find(['/', '?', '#']) {
         return Err(bad(
-            format!("`{url}` has a path: requests keep the path that the client sent"),
-            format!("write `{scheme}://{}`", &authority[..end]),
+            format!("`{url}` has a path: what the client sends passes as it is"),
+            format!("write `{name}://{}`", &authority[..end]),
         ));
     }
     if let Some((_, rest)) = authority.rsplit_once('@') {
         return Err(bad(
             "the upstream has a user name in it".to_owned(),
-            format!("write `{scheme}://{rest}`"),
+            format!("write `{name}://{rest}`"),
         ));
     }
     let (host, port) = split(authority)
         .ok_or_else(|| malformed(url))
-        .and_then(|(host, port)| Ok((host, parse_port(url, port, tls)?)))?;
+        .and_then(|(host, port)| Ok((host, parse_port(url, port, scheme)?)))?;
     if ServerName::try_from(host).is_err() {
         return Err(malformed(url));
     }
     Ok(Address {
-        tls,
+        scheme,
         host: host.to_ascii_lowercase(),
         port,
     })
@@ -79,9 +127,14 @@ fn split(authority: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-fn parse_port(url: &str, port: Option<&str>, tls: bool) -> Result<u16, BadAddress> {
+fn parse_port(url: &str, port: Option<&str>, scheme: Scheme) -> Result<u16, BadAddress> {
     let Some(port) = port else {
-        return Ok(if tls { 443 } else { 80 });
+        return scheme.default_port().ok_or_else(|| {
+            bad(
+                format!("`{url}` has no port"),
+                format!("write the port that the upstream listens on, such as `{url}:5432`"),
+            )
+        });
     };
     let digits = port.bytes().all(|b| b.is_ascii_digit());
     match port.parse() {
@@ -111,15 +164,19 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_taken_apart() {
-        for (url, tls, host, port) in [
-            ("http://127.0.0.1:9000", false, "127.0.0.1", 9000),
-            ("http://Backend.internal", false, "backend.internal", 80),
-            ("https://backend", true, "backend", 443),
-            ("https://[::1]:8443", true, "::1", 8443),
-            ("http://[2001:db8::1]", false, "2001:db8::1", 80),
+        use Scheme::{Http, Https, Tcp, Tls};
+        for (url, scheme, host, port) in [
+            ("http://127.0.0.1:9000", Http, "127.0.0.1", 9000),
+            ("http://Backend.internal", Http, "backend.internal", 80),
+            ("https://backend", Https, "backend", 443),
+            ("https://[::1]:8443", Https, "::1", 8443),
+            ("http://[2001:db8::1]", Http, "2001:db8::1", 80),
+            ("tcp://db:5432", Tcp, "db", 5432),
+            ("tls://[::1]:636", Tls, "::1", 636),
         ] {
             let host = host.to_owned();
-            assert_eq!(parse(url), Ok(Address { tls, host, port }), "{url}");
+            let address = Address { scheme, host, port };
+            assert_eq!(parse(url), Ok(address), "{url}");
         }
     }
 
@@ -127,7 +184,9 @@ mod tests {
     fn what_is_no_address_is_answered_with_one() {
         for (url, what, help) in [
             ("127.0.0.1:9000", "no scheme", "`http://127.0.0.1:9000`"),
-            ("tcp://db:5432", "unknown scheme", "`http://db:5432`"),
+            ("httpss://db", "unknown scheme", "`https://db`"),
+            ("udp://db:53", "unknown scheme", "`http://db:53`"),
+            ("tcp://db", "has no port", "`tcp://db:5432`"),
             ("http://api/v1", "has a path", "`http://api`"),
             ("http://api/", "has a path", "`http://api`"),
             ("http://api?x", "has a path", "`http://api`"),

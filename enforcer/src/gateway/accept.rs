@@ -6,7 +6,7 @@ use tokio::{net::TcpListener, time::sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::gateway::{Gateway, Work, connection, stages::Accepted};
+use crate::gateway::{Gateway, Service, Work, connection, stages::Accepted};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -16,6 +16,7 @@ pub(crate) struct Served {
     pub(crate) name: Arc<str>,
     pub(crate) socket: TcpListener,
     pub(crate) acceptor: TlsAcceptor,
+    pub(crate) service: Service,
 }
 
 /// Accepts for as long as the orders say so. While they don't, connections wait in the backlog.
@@ -38,6 +39,7 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, served: Served, work: Work) {
                             Arc::clone(&gateway),
                             Arc::clone(&served.name),
                             served.acceptor.clone(),
+                            served.service,
                             accepted,
                             work.clone(),
                         ))),

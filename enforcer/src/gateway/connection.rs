@@ -27,13 +27,13 @@ use tokio::{
     time::sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     channel::ToWarden,
     clock::boot_now,
     gateway::{
-        Gateway, Work,
+        Gateway, Service, Work,
         http::{
             head::MAX_HEADERS,
             http2::{self, Patience},
@@ -41,12 +41,13 @@ use crate::{
             service,
         },
         link::Orders,
-        rejection::Rejection,
+        rejection::{Blame, Rejection},
         sessions::{Ended, SessionHandle},
         socket::Socket,
         stages::{Accepted, Client},
-        tls,
+        tcp, tls,
     },
+    session::Principal,
 };
 
 /// What the parts that serve a connection share.
@@ -74,6 +75,26 @@ impl ConnectionContext {
         // The sender is here, too.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
+
+    /// Records why something on the connection is not served.
+    pub(crate) fn report(&self, rejection: &Rejection, principal: Option<Principal>) {
+        let client = &self.client;
+        let verdict = rejection.verdict();
+        match verdict.blame {
+            // What is behind the gateway is for the operator to know, and not for clients.
+            Blame::Upstream => {
+                let cause = std::error::Error::source(rejection).map(ToString::to_string);
+                let cause = cause.unwrap_or_default();
+                warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
+            }
+            Blame::Client | Blame::Us => {
+                debug!(code = verdict.code, client = %client.peer(), "refused: {rejection}");
+                let record =
+                    rejection.record(client.peer(), &self.listener, client.cookie(), principal);
+                self.gateway.link.tell(ToWarden::RefusedRequest(record));
+            }
+        }
+    }
 }
 
 /// Serves an accepted connection to its end.
@@ -81,6 +102,7 @@ pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     listener: Arc<str>,
     acceptor: TlsAcceptor,
+    service: Service,
     accepted: Accepted,
     work: Work,
 ) {
@@ -108,7 +130,10 @@ pub(crate) async fn serve(
         closed: watch::Sender::new(false),
         _work: work,
     });
-    serve_http(&context, stream).await;
+    match service {
+        Service::Http => serve_http(&context, stream).await,
+        Service::Tcp(service) => tcp::serve(&context, service, stream).await,
+    }
     context.closed.send_replace(true);
 }
 
@@ -165,7 +190,7 @@ where
             proof = ended(session.as_ref()) => return socket.reset(proof),
             bound = context.client.session(), if session.is_none() => session = Some(bound),
             () = context.patience.lost() => {
-                service::report(context, &Rejection::GivenUp, None);
+                context.report(&Rejection::GivenUp, None);
                 return socket.abort();
             }
             result = connection.as_mut() => break result,
@@ -184,7 +209,7 @@ where
         Ok(()) => socket.linger().await,
         Err(error) => {
             if let Some(rejection) = http2::violation(&error) {
-                service::report(context, &rejection, None);
+                context.report(&rejection, None);
                 socket.linger().await;
             }
             debug!(client = %context.client.peer(), %error, "a connection broke off");

@@ -7,9 +7,9 @@
 //!     |
 //!   accept       a connection                                     Accepted
 //!     |
-//!   tls, http    requests, strictly framed                        Client
+//!   tls, http    requests, strictly framed; or bytes (tcp)        Client
 //!     |
-//!   stages       a valid token                                    Authenticated
+//!   stages       a valid token or certificate                     Authenticated
 //!     |          its session, bound in the kernel                 Bound
 //!     |
 //!   forward      to the upstream, as long as the session lives
@@ -34,6 +34,7 @@ mod sessions;
 mod socket;
 mod stages;
 mod start;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -53,7 +54,8 @@ use tokio_seqpacket::UnixSeqpacketListener;
 use tracing::info;
 
 use self::{
-    accept::Served, http::route::RouteTable, link::Link, start::Started, upstream::Upstream,
+    accept::Served, http::route::RouteTable, link::Link, start::Started, tcp::TcpService,
+    upstream::Upstream,
 };
 use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
 
@@ -78,6 +80,13 @@ struct Target {
     policy: String,
     forward_token: bool,
     upstream: Upstream,
+}
+
+/// What a listener's connections carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    Http,
+    Tcp(TcpService),
 }
 
 /// As long as one of these exists there is something to finish.
@@ -130,6 +139,7 @@ impl Server {
                 name: listener.name.into(),
                 socket: TcpListener::from_std(socket)?,
                 acceptor: listener.acceptor,
+                service: listener.service,
             });
         }
         let (link, driver) = Link::new(handover, sockets);

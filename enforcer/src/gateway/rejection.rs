@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    authn::TokenError,
+    authn::{CertificateError, TokenError},
     channel::{Refusal, RefusedRequest},
     gateway::http::{head::HeadFault, path::PathError, route::AmbiguousPath},
     session::Principal,
@@ -44,6 +44,8 @@ pub(crate) enum Rejection {
     MissingToken,
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error("no route leads there")]
@@ -126,6 +128,7 @@ impl Rejection {
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
             Self::Token(error) => verdict(S::UNAUTHORIZED, error.code(), Client),
+            Self::Certificate(error) => verdict(S::FORBIDDEN, error.code(), Client),
             Self::Refused(Refusal::SessionEnded(_)) => {
                 verdict(S::UNAUTHORIZED, "session_ended", Client)
             }

@@ -5,7 +5,7 @@
 //!                       | each request
 //!                       v
 //!                  Authenticated ------------> Bound ------------> forwarded
-//!                  a valid token     the session is in the map, the socket is
+//!              a valid credential    the session is in the map, the socket is
 //!                                    bound, the route's policy applies
 //! ```
 
@@ -19,9 +19,10 @@ use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    authn::Authenticator,
+    authn::{Authenticator, certificate},
     channel::{Kinship, Refusal, SessionUsage},
     clock::{WallInstant, boot_now},
+    config::CertificateName,
     gateway::{
         binding::Binding, link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
     },
@@ -144,7 +145,8 @@ impl Client {
     }
 }
 
-/// Proof that a request carries a valid token.
+/// Proof that a request carries a valid token, or that a connection's client has shown a valid
+/// certificate.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     credential: Arc<Credential>,
@@ -169,6 +171,18 @@ impl Authenticated {
         };
         let credential = authenticator.validate(token, now)?;
         Ok(Self { credential })
+    }
+
+    /// By the client's certificate, which the handshake has verified.
+    pub(crate) fn by_certificate(
+        certificate: &[u8],
+        subject: CertificateName,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        let credential = certificate::credential(certificate, subject, now)?;
+        Ok(Self {
+            credential: Arc::new(credential),
+        })
     }
 
     pub(crate) fn principal(&self) -> &Principal {

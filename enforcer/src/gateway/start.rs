@@ -15,10 +15,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     authn::{Authenticator, KeyError},
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener},
+    config::{Config, ConfigError, Listener, Protocol},
     gateway::{
-        Target,
-        http::{path::PathError, route::RouteTable},
+        Service, Target,
+        http::{http2, path::PathError, route::RouteTable},
+        tcp::TcpService,
         tls::{self, ServerTlsError},
         upstream::{
             Upstream,
@@ -44,6 +45,8 @@ pub(crate) enum StartError {
     UnknownListener(String),
     #[error("listener `{0}`")]
     Listener(String, #[source] ServerTlsError),
+    #[error("no route starts at listener `{0}`")]
+    NoRoute(String),
     #[error("identity")]
     Identity(#[from] KeyError),
     #[error("the path of a route")]
@@ -70,6 +73,7 @@ pub(crate) struct StartedListener {
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
     pub(crate) acceptor: TlsAcceptor,
+    pub(crate) service: Service,
 }
 
 /// Takes the first message from the channel on standard input, and loads what it names.
@@ -133,14 +137,24 @@ fn load_listener(
     name: String,
     socket: OwnedFd,
 ) -> Result<StartedListener, StartError> {
-    let Some(Listener { tls, .. }) = config.listeners.get(&name) else {
+    let Some(Listener { tls, protocol, .. }) = config.listeners.get(&name) else {
         return Err(StartError::UnknownListener(name));
     };
-    let acceptor = tls::load(tls).map_err(|error| StartError::Listener(name.clone(), error))?;
+    let mut routes = config.routes.iter();
+    let (service, alpn): (_, &[&[u8]]) = match *protocol {
+        Protocol::Http => (Service::Http, &[http2::ALPN, b"http/1.1"]),
+        Protocol::Tcp(subject) => match routes.position(|route| route.listener == name) {
+            Some(route) => (Service::Tcp(TcpService { subject, route }), &[]),
+            None => return Err(StartError::NoRoute(name)),
+        },
+    };
+    let acceptor =
+        tls::load(tls, alpn).map_err(|error| StartError::Listener(name.clone(), error))?;
     Ok(StartedListener {
         name,
         socket,
         acceptor,
+        service,
     })
 }
 

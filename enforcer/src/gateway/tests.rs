@@ -6,4 +6,5 @@ mod harness;
 mod http;
 mod http2;
 mod life;
+mod tcp;
 mod websocket;

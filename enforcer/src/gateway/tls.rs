@@ -17,7 +17,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     config::ServerTls,
-    gateway::{http::http2::ALPN, rejection::Rejection, socket::Socket},
+    gateway::{rejection::Rejection, socket::Socket},
 };
 
 /// A PEM file that is of no use.
@@ -71,7 +71,7 @@ pub(crate) fn read_roots(path: &Path) -> Result<RootCertStore, PemError> {
 }
 
 /// Loads a listener's keys. No early data, ever: its replay would be a request of a session.
-pub(crate) fn load(config: &ServerTls) -> Result<TlsAcceptor, ServerTlsError> {
+pub(crate) fn load(config: &ServerTls, alpn: &[&[u8]]) -> Result<TlsAcceptor, ServerTlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
@@ -89,7 +89,7 @@ pub(crate) fn load(config: &ServerTls) -> Result<TlsAcceptor, ServerTlsError> {
             read_private_key(&config.private_key)?,
         )
         .map_err(|error| ServerTlsError::Certificate(config.certificate.clone(), error))?;
-    server.alpn_protocols = vec![ALPN.to_vec(), b"http/1.1".to_vec()];
+    server.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     server.max_early_data_size = 0;
     Ok(TlsAcceptor::from(Arc::new(server)))
 }

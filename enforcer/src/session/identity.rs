@@ -75,14 +75,14 @@ impl TryFrom<String> for SessionId {
 /// Who: an issuer and a subject within it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Principal {
-    /// `iss` of a token.
+    /// `iss` of a token, or the issuer of a certificate.
     pub issuer: String,
-    /// `sub` of a token.
+    /// `sub` of a token, or a name in a certificate.
     pub subject: String,
 }
 
-/// What makes two tokens the same session: a digest of (iss, sub, `sid`), else of
-/// (iss, sub, `jti`), else of the token.
+/// What makes two credentials the same session: a digest of (iss, sub, `sid`), else of
+/// (iss, sub, `jti`), else of the token; of the certificate where that is the credential.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionKey([u8; 32]);
 
@@ -114,6 +114,11 @@ impl SessionKey {
     /// The key of a token that names neither.
     pub fn from_token(token: &[u8]) -> Self {
         Self::digest(b"token", &[token])
+    }
+
+    /// The key of a client's certificate: `signed` is the part of it that the signature covers.
+    pub fn from_certificate(signed: &[u8]) -> Self {
+        Self::digest(b"certificate", &[signed])
     }
 
     /// A key as the store keeps it.
@@ -152,13 +157,14 @@ pub struct Credential {
     pub principal: Principal,
     /// The session that it belongs to.
     pub key: SessionKey,
-    /// The key comes from `sid`: only a token with the same `sid` renews.
+    /// The key comes from `sid`: only a token with the same `sid` renews. A certificate is its
+    /// session's only one.
     pub names_session: bool,
     /// `azp`: the client that the token was issued to.
     pub authorized_party: Option<String>,
     /// `auth_time`, the start of the session; without it the session starts when it is opened.
     pub authenticated_at: Option<WallInstant>,
-    /// `exp`, a deadline.
+    /// `exp` or `notAfter`, a deadline.
     pub expires_at: WallInstant,
 }
 
@@ -170,7 +176,7 @@ pub enum EndReason {
     Deadline,
     /// No activity for `idle_timeout`.
     Idle,
-    /// The token's `exp` was reached.
+    /// The token's `exp` or the certificate's `notAfter` was reached.
     Token,
     /// An operator revoked it.
     Revoked,

@@ -4,6 +4,7 @@
 //! runs on by itself ([`Download`], [`Talk`]) is joined later and tells how and when it ended.
 
 mod ending;
+mod flow;
 mod http1;
 mod raw;
 mod talk;
@@ -12,19 +13,20 @@ mod websocket;
 use std::{net::SocketAddr, path::Path, process::Output, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, pki_types::ServerName};
 use tokio::{net::TcpStream, runtime::Runtime};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub use self::{
     ending::{End, Ending},
+    flow::Flow,
     http1::{Answer, Connection, Download},
     raw::Raw,
     talk::{Pattern, Talk, TalkEnd},
     websocket::Socket,
 };
 use crate::{
-    certificates::SERVER_NAME,
+    certificates::{Identity, SERVER_NAME},
     namespace::{Namespace, Task},
     process,
 };
@@ -43,10 +45,7 @@ pub struct Client {
 impl Client {
     /// A client in `namespace` that trusts `roots`.
     pub fn new(namespace: &Namespace, server: SocketAddr, roots: RootCertStore) -> Result<Self> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .context("configure TLS")?
+        let tls = builder()?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self {
@@ -54,6 +53,19 @@ impl Client {
             namespace: namespace.clone(),
             runtime: namespace.runtime(2)?,
             tls: Arc::new(tls),
+        })
+    }
+
+    /// The same client, which shows a certificate.
+    pub fn showing(&self, identity: &Identity, roots: RootCertStore) -> Result<Self> {
+        let (chain, key) = identity.chain()?;
+        let tls = builder()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .context("a client's certificate")?;
+        Ok(Self {
+            tls: Arc::new(tls),
+            ..self.clone()
         })
     }
 
@@ -81,6 +93,11 @@ impl Client {
     pub fn tls(&self) -> Result<Raw<Tls>> {
         let stream = self.run(self.dial())?;
         Raw::new(self, stream?, |tls| tls.get_ref().0.local_addr())
+    }
+
+    /// A stream of bytes that goes on until something ends it, and begins with this line.
+    pub fn flow(&self, command: &str) -> Result<Flow> {
+        Flow::start(self, command)
     }
 
     /// An HTTP connection for several requests.
@@ -146,6 +163,13 @@ impl Client {
     ) -> Result<T> {
         self.spawn(future).join()
     }
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("configure TLS")
 }
 
 async fn connect(server: SocketAddr) -> Result<TcpStream> {

@@ -60,6 +60,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Raw<S> {
         written.context("write")
     }
 
+    /// Ends the client's side: it will say nothing more, and goes on to hear.
+    pub fn finish(&self) -> Result<()> {
+        let stream = Arc::clone(&self.stream);
+        let finished = self
+            .client
+            .run(async move { stream.lock().await.shutdown().await })?;
+        finished.context("end the client's side")
+    }
+
     /// Sends bytes one by one with a pause after each, until it can't; says when and why.
     pub fn trickle(&self, bytes: impl AsRef<[u8]>, pause: Duration) -> Result<Ending> {
         let bytes = bytes.as_ref().to_vec();

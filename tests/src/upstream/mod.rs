@@ -13,6 +13,7 @@
 
 mod log;
 mod pages;
+pub mod stream;
 mod tap;
 
 use std::{

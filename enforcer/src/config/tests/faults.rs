@@ -162,7 +162,7 @@ fn listeners() {
         "protocol = \"http\"",
         "protocol = \"https\"",
         "cannot be `https`",
-        "`http`",
+        "`http`, `tcp`",
     );
     expect(
         "[listeners.public]",

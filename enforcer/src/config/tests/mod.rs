@@ -1,5 +1,6 @@
 mod faults;
 mod files;
+mod tcp;
 
 use super::*;
 use crate::policy::{ActivityKind, Mode};

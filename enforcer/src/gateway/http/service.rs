@@ -4,18 +4,16 @@ use std::{convert::Infallible, sync::Arc};
 
 use http::{Method, Request, Response, Version, header};
 use hyper::body::Incoming;
-use tracing::{debug, warn};
 
 use super::{
     body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost, http2,
     path::MatchPath,
 };
 use crate::{
-    channel::ToWarden,
     clock::{boot_now, wall_now},
     gateway::{
         connection::ConnectionContext,
-        rejection::{Blame, Rejection},
+        rejection::Rejection,
         stages::{Authenticated, Bound},
     },
     session::Principal,
@@ -39,7 +37,7 @@ pub(crate) async fn answer(
     let mut response = match handle(&connection, request, &mut known).await {
         Ok(response) => response,
         Err(rejection) => {
-            report(&connection, &rejection, known.principal);
+            connection.report(&rejection, known.principal);
             if http2 && rejection.is_final() {
                 connection.leave();
             }
@@ -95,35 +93,4 @@ async fn handle(
     let bound = known.bound.insert(bound);
 
     forward::forward(connection, target, &host, bound, request).await
-}
-
-/// Tells the operator, or the audit log.
-pub(crate) fn report(
-    connection: &ConnectionContext,
-    rejection: &Rejection,
-    principal: Option<Principal>,
-) {
-    let client = &connection.client;
-    let verdict = rejection.verdict();
-    match verdict.blame {
-        // What is behind the gateway is for the operator to know, and not for clients.
-        Blame::Upstream => {
-            let cause = std::error::Error::source(rejection).map(ToString::to_string);
-            let cause = cause.unwrap_or_default();
-            warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
-        }
-        Blame::Client | Blame::Us => {
-            debug!(code = verdict.code, client = %client.peer(), "refused: {rejection}");
-            let record = rejection.record(
-                client.peer(),
-                &connection.listener,
-                client.cookie(),
-                principal,
-            );
-            connection
-                .gateway
-                .link
-                .tell(ToWarden::RefusedRequest(record));
-        }
-    }
 }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{PrivateKeyDer, ServerName},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -21,14 +24,18 @@ use crate::{
     authn::Authenticator,
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
-    config::{Identity, JwtIssuer, KeySource, Route, ServerTls, Upstream as UpstreamConfig},
+    config::{
+        CertificateName, Identity, JwtIssuer, KeySource, Route, ServerTls,
+        Upstream as UpstreamConfig,
+    },
     gateway::{
-        Server, Target,
+        Server, Service, Target,
         http::{
             http2,
             route::{RouteTable, tests::route},
         },
         start::{Started, StartedListener},
+        tcp::TcpService,
         tls,
         upstream::{Upstream, tls::NativeRoots},
     },
@@ -219,8 +226,21 @@ impl Warden {
 }
 
 impl World {
-    /// A world with one listener and these routes, all to the same upstream.
+    /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
+        Self::serving(upstream, routes, Service::Http).await
+    }
+
+    /// A world with one TCP listener. Clients show the server's own certificate.
+    pub(super) async fn tcp(upstream: SocketAddr) -> Self {
+        let service = Service::Tcp(TcpService {
+            subject: CertificateName::Any,
+            route: 0,
+        });
+        Self::serving(upstream, vec![route("public", None, "/")], service).await
+    }
+
+    async fn serving(upstream: SocketAddr, routes: Vec<Route>, service: Service) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &[u8]| {
             let path = folder.path().join(name);
@@ -228,11 +248,15 @@ impl World {
             path
         };
         let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let acceptor = tls::load(&ServerTls {
-            certificate: file("cert.pem", issued.cert.pem().as_bytes()),
-            private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
-            client_ca: None,
-        })
+        let certificate = file("cert.pem", issued.cert.pem().as_bytes());
+        let acceptor = tls::load(
+            &ServerTls {
+                client_ca: (service != Service::Http).then(|| certificate.clone()),
+                certificate,
+                private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
+            },
+            &[http2::ALPN, b"http/1.1"],
+        )
         .unwrap();
         let authenticator = Authenticator::load(&Identity {
             jwt: vec![JwtIssuer {
@@ -275,6 +299,7 @@ impl World {
                 name: "public".to_owned(),
                 socket: listener.into(),
                 acceptor,
+                service,
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
@@ -301,8 +326,15 @@ impl World {
         let client = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let client = match service {
+            Service::Http => client.with_no_client_auth(),
+            Service::Tcp(_) => {
+                let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+                let chain = vec![issued.cert.der().clone()];
+                client.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
         let mut client2 = client.clone();
         client2.alpn_protocols = vec![http2::ALPN.to_vec()];
         Self {

@@ -80,7 +80,7 @@ impl Connector {
 
 /// Towards an upstream.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
@@ -180,11 +180,14 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         issue(folder.path(), "upstream.internal");
         issue(folder.path(), "gateway.internal");
-        let acceptor = tls::load(&ServerTls {
-            certificate: path("upstream.internal.cert"),
-            private_key: path("upstream.internal.key"),
-            client_ca: Some(path("gateway.internal.cert")),
-        })
+        let acceptor = tls::load(
+            &ServerTls {
+                certificate: path("upstream.internal.cert"),
+                private_key: path("upstream.internal.key"),
+                client_ca: Some(path("gateway.internal.cert")),
+            },
+            &[],
+        )
         .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

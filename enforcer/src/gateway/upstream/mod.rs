@@ -5,6 +5,7 @@
 //! | shared | no: the gateway checks the session before each write | one request at a time, of any session |
 //! | of a session | yes, before its first byte | that session's requests |
 //! | switched (WebSocket) | yes, before its first byte | one WebSocket |
+//! | dialled (TCP listeners) | yes, before its first byte | one client's connection |
 
 mod connect;
 mod pool;
@@ -21,6 +22,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tracing::debug;
 
+pub(crate) use self::connect::Stream;
 use self::{connect::Connector, pool::Pool};
 use crate::{
     clock::{BootInstant, boot_now},
@@ -126,6 +128,15 @@ impl Upstream {
             .send(session, request, self.response_timeout, &progress)
             .await
             .map_err(|failure| failure.rejection)
+    }
+
+    /// A connection for bytes of whatever protocol, of the session's own.
+    pub(crate) async fn dial(
+        &self,
+        link: &Link,
+        bound: &Bound,
+    ) -> Result<(Stream, Socket), Rejection> {
+        self.connector.connect(Some((link, bound.session()))).await
     }
 
     /// Closes connections that have been idle for long.
