@@ -8,6 +8,10 @@
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "eBPF helpers and map values are raw pointers")]
+#![allow(
+    missing_docs,
+    reason = "the programs' attributes make undocumented functions of them"
+)]
 
 mod events;
 mod judge;

@@ -32,15 +32,19 @@ pub(super) fn scene(port: u16) -> Result<Scene> {
 /// Serves until the process is told to end.
 pub(super) fn run(scene: &Scene) -> Result<()> {
     let _daemon = scene.start()?;
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let listener = listener.context("listen as an issuer")?;
+    listener
+        .set_nonblocking(true)
+        .context("listen as an issuer")?;
+    let address = listener.local_addr().context("the issuer's address")?;
+    println!("{}", instructions(scene, &format!("http://{address}"))?);
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start a runtime")?;
     runtime.block_on(async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-        let listener = listener.context("listen as an issuer")?;
-        let address = listener.local_addr().context("the issuer's address")?;
-        println!("{}", instructions(scene, &format!("http://{address}"))?);
+        let listener = TcpListener::from_std(listener).context("listen as an issuer")?;
         let issuer = Arc::new(scene.issuer.clone());
         loop {
             // A connection that is gone before it is accepted is nobody's concern.
