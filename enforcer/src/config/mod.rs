@@ -173,15 +173,27 @@ pub struct Route {
     pub response_timeout: Duration,
 }
 
-/// An upstream: `http://host:port` or `https://host:port`.
+/// An upstream: `http://host:port`, `https://host:port`, or with HTTP/2 `h2c://` (in the clear,
+/// without a handshake about it) and `h2://` (TLS).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// Host name or address, without brackets.
     pub host: String,
     /// Port; 80 or 443 unless given.
     pub port: u16,
-    /// TLS towards the upstream, for `https://`.
+    /// What it speaks.
+    pub version: HttpVersion,
+    /// TLS towards the upstream, for `https://` and `h2://`.
     pub tls: Option<UpstreamTls>,
+}
+
+/// The HTTP that an upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1: one request at a time on a connection.
+    Http1,
+    /// HTTP/2: many on one.
+    Http2,
 }
 
 /// TLS towards an upstream (`upstream_tls = { ca, certificate, private_key, server_name }`).

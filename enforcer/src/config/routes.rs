@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::{
-    Route, Upstream, UpstreamPool, UpstreamTls,
+    HttpVersion, Route, Upstream, UpstreamPool, UpstreamTls,
     draft::Draft,
     duration::Zero,
     files::Content,
@@ -210,13 +210,20 @@ fn convert_upstream(
     if let Some(tls) = tls.filter(|_| !address.tls) {
         draft.report(
             tls,
-            "`upstream_tls` has no effect on an `http://` upstream",
-            "remove it, or write `https://` in `upstream`",
+            match address.version {
+                HttpVersion::Http1 => "`upstream_tls` has no effect on an `http://` upstream",
+                HttpVersion::Http2 => "`upstream_tls` has no effect on an `h2c://` upstream",
+            },
+            match address.version {
+                HttpVersion::Http1 => "remove it, or write `https://` in `upstream`",
+                HttpVersion::Http2 => "remove it, or write `h2://` in `upstream`",
+            },
         );
     }
     Some(Upstream {
         host: address.host,
         port: address.port,
+        version: address.version,
         tls: address.tls.then(|| settings.unwrap_or_default()),
     })
 }

@@ -1,12 +1,14 @@
-//! The address of an upstream: `http://host:port` or `https://host:port`.
+//! The address of an upstream: `http://host:port` or `https://host:port`; with HTTP/2 `h2c://` or
+//! `h2://`.
 
 use rustls::pki_types::ServerName;
 
-use super::error::did_you_mean;
+use super::{HttpVersion, error::did_you_mean};
 
 /// The parts of an upstream's URL.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Address {
+    pub(super) version: HttpVersion,
     pub(super) tls: bool,
     pub(super) host: String,
     pub(super) port: u16,
@@ -27,11 +29,14 @@ pub(super) fn parse(url: &str) -> Result<Address, BadAddress> {
             format!("write `http://{url}` or `https://{url}`"),
         ));
     };
-    let tls = match scheme {
-        "http" => false,
-        "https" => true,
+    let (version, tls) = match scheme {
+        "http" => (HttpVersion::Http1, false),
+        "https" => (HttpVersion::Http1, true),
+        "h2c" => (HttpVersion::Http2, false),
+        "h2" => (HttpVersion::Http2, true),
         _ => {
-            let scheme = did_you_mean(scheme, ["http", "https"]).unwrap_or("http");
+            let known = ["http", "https", "h2c", "h2"];
+            let scheme = did_you_mean(scheme, known).unwrap_or("http");
             return Err(bad(
                 format!("`{url}` is of an unknown scheme"),
                 format!("write `{scheme}://{authority}`"),
@@ -57,6 +62,7 @@ pub(super) fn parse(url: &str) -> Result<Address, BadAddress> {
         return Err(malformed(url));
     }
     Ok(Address {
+        version,
         tls,
         host: host.to_ascii_lowercase(),
         port,
@@ -111,15 +117,29 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_taken_apart() {
-        for (url, tls, host, port) in [
-            ("http://127.0.0.1:9000", false, "127.0.0.1", 9000),
-            ("http://Backend.internal", false, "backend.internal", 80),
-            ("https://backend", true, "backend", 443),
-            ("https://[::1]:8443", true, "::1", 8443),
-            ("http://[2001:db8::1]", false, "2001:db8::1", 80),
+        use HttpVersion::{Http1, Http2};
+        for (url, version, tls, host, port) in [
+            ("http://127.0.0.1:9000", Http1, false, "127.0.0.1", 9000),
+            (
+                "http://Backend.internal",
+                Http1,
+                false,
+                "backend.internal",
+                80,
+            ),
+            ("https://backend", Http1, true, "backend", 443),
+            ("https://[::1]:8443", Http1, true, "::1", 8443),
+            ("http://[2001:db8::1]", Http1, false, "2001:db8::1", 80),
+            ("h2c://127.0.0.1:50051", Http2, false, "127.0.0.1", 50051),
+            ("h2://backend", Http2, true, "backend", 443),
         ] {
-            let host = host.to_owned();
-            assert_eq!(parse(url), Ok(Address { tls, host, port }), "{url}");
+            let address = Address {
+                version,
+                tls,
+                host: host.to_owned(),
+                port,
+            };
+            assert_eq!(parse(url), Ok(address), "{url}");
         }
     }
 

@@ -23,6 +23,7 @@
 mod accept;
 mod binding;
 mod connection;
+mod gate;
 mod http;
 mod link;
 mod rejection;

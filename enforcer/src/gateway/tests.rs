@@ -5,5 +5,6 @@ mod endpoints;
 mod harness;
 mod http;
 mod http2;
+mod http2_upstream;
 mod life;
 mod websocket;
