@@ -11,13 +11,15 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 8] = [
+const TEST_PACKAGES: [&str; 10] = [
     "bpftool",
     "curl",
     "iproute2",
+    "nghttp2-client",
     "nginx-light",
     "openssl",
     "procps",
+    "python3-grpcio",
     "tcpdump",
     "util-linux",
 ];

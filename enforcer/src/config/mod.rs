@@ -194,7 +194,8 @@ pub struct Route {
     pub response_timeout: Duration,
 }
 
-/// An upstream: `http://host:port` or `https://host:port`, for a TCP listener `tcp://host:port` or
+/// An upstream: `http://host:port` or `https://host:port`, or with HTTP/2 `h2c://` (in the clear,
+/// without a handshake about it) and `h2://` (TLS); for a TCP listener `tcp://host:port` or
 /// `tls://host:port`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
@@ -202,8 +203,19 @@ pub struct Upstream {
     pub host: String,
     /// Port; 80 or 443 for HTTP unless given.
     pub port: u16,
-    /// TLS towards the upstream, for `https://` and `tls://`.
+    /// The HTTP that it speaks; says nothing of a TCP listener's.
+    pub version: HttpVersion,
+    /// TLS towards the upstream, for `https://`, `h2://` and `tls://`.
     pub tls: Option<UpstreamTls>,
+}
+
+/// The HTTP that an upstream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1: one request at a time on a connection.
+    Http1,
+    /// HTTP/2: many on one.
+    Http2,
 }
 
 /// TLS towards an upstream (`upstream_tls = { ca, certificate, private_key, server_name }`).

@@ -256,7 +256,7 @@ fn convert_upstream(
         );
     }
     if let Some(tls) = tls.filter(|_| !scheme.has_tls()) {
-        let secure = if scheme.is_http() { "https" } else { "tls" };
+        let secure = scheme.secured().name();
         draft.report(
             tls,
             format!(
@@ -269,6 +269,7 @@ fn convert_upstream(
     Some(Upstream {
         host: address.host,
         port: address.port,
+        version: scheme.version(),
         tls: scheme.has_tls().then(|| settings.unwrap_or_default()),
     })
 }

@@ -2,13 +2,16 @@
 
 use rustls::pki_types::ServerName;
 
-use super::error::did_you_mean;
+use super::{HttpVersion, error::did_you_mean};
 
 /// What is spoken to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     Http,
     Https,
+    /// HTTP/2 in the clear, without a handshake about it.
+    H2c,
+    H2,
     /// Whatever the client speaks.
     Tcp,
     /// The same within TLS.
@@ -16,30 +19,55 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
-    const ALL: [Self; 4] = [Self::Http, Self::Https, Self::Tcp, Self::Tls];
+    const ALL: [Self; 6] = [
+        Self::Http,
+        Self::Https,
+        Self::H2c,
+        Self::H2,
+        Self::Tcp,
+        Self::Tls,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::H2 => "h2",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
         }
     }
 
     pub(super) const fn has_tls(self) -> bool {
-        matches!(self, Self::Https | Self::Tls)
+        matches!(self, Self::Https | Self::H2 | Self::Tls)
     }
 
     pub(super) const fn is_http(self) -> bool {
-        matches!(self, Self::Http | Self::Https)
+        !matches!(self, Self::Tcp | Self::Tls)
+    }
+
+    pub(super) const fn version(self) -> HttpVersion {
+        match self {
+            Self::H2c | Self::H2 => HttpVersion::Http2,
+            Self::Http | Self::Https | Self::Tcp | Self::Tls => HttpVersion::Http1,
+        }
+    }
+
+    /// The same with TLS.
+    pub(super) const fn secured(self) -> Self {
+        match self {
+            Self::Http | Self::Https => Self::Https,
+            Self::H2c | Self::H2 => Self::H2,
+            Self::Tcp | Self::Tls => Self::Tls,
+        }
     }
 
     /// The scheme with the same security that carries HTTP, or that doesn't.
     pub(super) const fn counterpart(self) -> Self {
         match self {
-            Self::Http => Self::Tcp,
-            Self::Https => Self::Tls,
+            Self::Http | Self::H2c => Self::Tcp,
+            Self::Https | Self::H2 => Self::Tls,
             Self::Tcp => Self::Http,
             Self::Tls => Self::Https,
         }
@@ -47,8 +75,8 @@ impl Scheme {
 
     const fn default_port(self) -> Option<u16> {
         match self {
-            Self::Http => Some(80),
-            Self::Https => Some(443),
+            Self::Http | Self::H2c => Some(80),
+            Self::Https | Self::H2 => Some(443),
             Self::Tcp | Self::Tls => None,
         }
     }
@@ -164,13 +192,15 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_taken_apart() {
-        use Scheme::{Http, Https, Tcp, Tls};
+        use Scheme::{H2, H2c, Http, Https, Tcp, Tls};
         for (url, scheme, host, port) in [
             ("http://127.0.0.1:9000", Http, "127.0.0.1", 9000),
             ("http://Backend.internal", Http, "backend.internal", 80),
             ("https://backend", Https, "backend", 443),
             ("https://[::1]:8443", Https, "::1", 8443),
             ("http://[2001:db8::1]", Http, "2001:db8::1", 80),
+            ("h2c://127.0.0.1:50051", H2c, "127.0.0.1", 50051),
+            ("h2://backend", H2, "backend", 443),
             ("tcp://db:5432", Tcp, "db", 5432),
             ("tls://[::1]:636", Tls, "::1", 636),
         ] {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::{
     channel::Refusal,
     clock::BootInstant,
-    gateway::sessions::{Phase, SessionHandle, SessionState},
-    session::{Credential, EndReason, SessionKey},
+    gateway::sessions::{SessionHandle, SessionState},
+    session::{Credential, SessionKey},
 };
 
 /// A connection's session.
@@ -82,10 +82,7 @@ impl Binding {
         let newer = credential.expires_at > state.view.token_expires_at;
         // At the limit the warden decides whether a newer token still came in time.
         if state.is_over(now) || (state.is_halted(now) && !newer) {
-            return Err(Refusal::SessionEnded(match state.phase {
-                Phase::Ended(reason) | Phase::Farewell { reason, .. } => reason,
-                Phase::Alive | Phase::Warned { .. } => EndReason::Deadline,
-            }));
+            return Err(Refusal::SessionEnded(state.reason()));
         }
         let belongs = self.knows(credential) || (newer && self.is_succeeded_by(credential));
         if !belongs {
@@ -104,7 +101,7 @@ mod tests {
             SessionTable,
             tests::{at, view},
         },
-        session::Principal,
+        session::{EndReason, Principal},
     };
 
     fn credential(sid: Option<&str>, jti: &str, expires_at: i64) -> Credential {

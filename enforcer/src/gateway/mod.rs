@@ -25,6 +25,7 @@ mod binding;
 mod connection;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod gate;
 mod http;
 mod link;
 mod rejection;

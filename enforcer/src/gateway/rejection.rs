@@ -54,6 +54,8 @@ pub(crate) enum Rejection {
     WebSocketHandshake(&'static str),
     #[error("only version 13 of the WebSocket protocol is served")]
     WebSocketVersion,
+    #[error("the upstream takes no WebSocket")]
+    NoWebSocket,
     #[error("the upstream cannot be reached")]
     UpstreamUnreachable(#[source] std::io::Error),
     #[error("no connection to the upstream in time")]
@@ -154,6 +156,7 @@ impl Rejection {
                 verdict(S::BAD_REQUEST, "invalid_websocket_handshake", Client)
             }
             Self::WebSocketVersion => verdict(S::UPGRADE_REQUIRED, "websocket_version", Client),
+            Self::NoWebSocket => verdict(S::NOT_IMPLEMENTED, "websocket_not_served", Client),
             Self::UpstreamUnreachable(_) => {
                 verdict(S::BAD_GATEWAY, "upstream_unreachable", Upstream)
             }

@@ -75,6 +75,19 @@ impl SessionState {
                 .is_some_and(|limit| now >= limit.saturating_add(WARDEN_GRACE))
     }
 
+    /// Why it will not go on; `None` if it may.
+    pub(crate) fn end_reason(&self, now: BootInstant) -> Option<EndReason> {
+        self.is_over(now).then(|| self.reason())
+    }
+
+    /// Why it is over, or would be at its limit.
+    pub(crate) fn reason(&self) -> EndReason {
+        match self.phase {
+            Phase::Ended(reason) | Phase::Farewell { reason, .. } => reason,
+            Phase::Alive | Phase::Warned { .. } => EndReason::Deadline,
+        }
+    }
+
     /// It ends within `warn_before`.
     pub(crate) fn is_expiring(&self, now: BootInstant) -> bool {
         let left = self.view.deadline.saturating_duration_since(now);

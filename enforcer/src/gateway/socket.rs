@@ -22,8 +22,11 @@ use tokio::{
 };
 
 use crate::{
-    clock::boot_now,
-    gateway::sessions::{Ended, SessionHandle},
+    clock::{BootInstant, boot_now},
+    gateway::{
+        gate::{Gate, SessionOver},
+        sessions::{Ended, SessionHandle},
+    },
 };
 
 /// How long a closing connection may still say what nobody reads.
@@ -134,53 +137,22 @@ impl Socket {
     }
 }
 
-type Decision = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Where one direction waits while the session is halted.
-#[derive(Default)]
-struct Gate(Mutex<Option<Decision>>);
-
-impl std::fmt::Debug for Gate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Gate")
-    }
-}
-
-impl Gate {
-    /// Ready while the session goes on; pending while it is halted; an error once it is over.
-    fn poll(&self, shared: &Shared, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let now = boot_now();
-            let session = match &*shared.session() {
-                Some(session) if session.is_halted(now) => session.clone(),
-                _ => return Poll::Ready(Ok(())),
-            };
-            if session.is_over(now) {
-                return Poll::Ready(Err(session_over()));
-            }
-            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let decision =
-                waiting.get_or_insert_with(|| Box::pin(async move { session.decided().await }));
-            ready!(decision.as_mut().poll(cx));
-            *waiting = None;
-        }
-    }
-}
-
-fn session_over() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the session is over")
-}
-
 impl Shared {
     fn session(&self) -> MutexGuard<'_, Option<SessionHandle>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The session, if it is halted.
+    fn halted(&self, now: BootInstant) -> Option<SessionHandle> {
+        let session = self.session();
+        session
+            .as_ref()
+            .filter(|session| session.is_halted(now))
+            .cloned()
+    }
+
     fn is_halted(&self) -> bool {
-        match &*self.session() {
-            Some(session) => session.is_halted(boot_now()),
-            None => false,
-        }
+        self.halted(boot_now()).is_some()
     }
 
     fn reset_on_close(&self) {
@@ -193,7 +165,7 @@ impl Shared {
         let length = self.stream.try_read(buffer.initialize_unfilled())?;
         let ended = length == 0 && wanted > 0;
         if ended && (self.is_halted() || self.failed.load(Ordering::Relaxed)) {
-            return Err(session_over());
+            return Err(SessionOver.into());
         }
         self.received.fetch_or(length > 0, Ordering::Relaxed);
         buffer.advance(length);
@@ -224,7 +196,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let shared = &self.shared;
         loop {
-            ready!(self.reading.poll(shared, cx))?;
+            ready!(self.reading.poll(cx, |now| shared.halted(now)))?;
             ready!(shared.stream.poll_read_ready(cx))?;
             match shared.read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -250,7 +222,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let shared = &self.shared;
         loop {
-            ready!(self.writing.poll(shared, cx))?;
+            ready!(self.writing.poll(cx, |now| shared.halted(now)))?;
             ready!(shared.stream.poll_write_ready(cx))?;
             match shared.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -268,7 +240,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.writing.poll(&self.shared, cx))?;
+        ready!(self.writing.poll(cx, |now| self.shared.halted(now)))?;
         let result = rustix::net::shutdown(&self.shared.stream, rustix::net::Shutdown::Write);
         Poll::Ready(result.map_err(io::Error::from))
     }

@@ -5,6 +5,7 @@ mod endpoints;
 mod harness;
 mod http;
 mod http2;
+mod http2_upstream;
 mod life;
 mod tcp;
 mod websocket;

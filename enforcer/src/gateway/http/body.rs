@@ -17,7 +17,11 @@ use tokio::sync::mpsc;
 use super::grpc::CallBody;
 use crate::{
     clock::{BootInstant, boot_now},
-    gateway::{link::Link, sessions::SessionHandle},
+    gateway::{
+        gate::{Gate, SessionOver},
+        link::Link,
+        sessions::SessionHandle,
+    },
 };
 
 /// To the client.
@@ -84,8 +88,8 @@ pub(crate) type RequestBody = Either<Empty<Bytes>, SessionBody>;
 /// Why a request's body ends before its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    #[error("the session is over")]
-    SessionOver,
+    #[error(transparent)]
+    SessionOver(#[from] SessionOver),
     #[error(transparent)]
     Client(#[from] hyper::Error),
 }
@@ -95,6 +99,7 @@ pub(crate) enum BodyError {
 pub(crate) struct SessionBody {
     body: Incoming,
     session: SessionHandle,
+    gate: Gate,
     link: Arc<Link>,
     progress: Arc<Progress>,
 }
@@ -109,6 +114,7 @@ impl SessionBody {
         Self {
             body,
             session,
+            gate: Gate::default(),
             link,
             progress,
         }
@@ -124,10 +130,14 @@ impl Body for SessionBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        let halted = |now| this.session.is_halted(now).then(|| this.session.clone());
+        if let Err(over) = ready!(this.gate.poll(cx, halted)) {
+            return Poll::Ready(Some(Err(over.into())));
+        }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         let now = boot_now();
         if this.session.is_over(now) {
-            return Poll::Ready(Some(Err(BodyError::SessionOver)));
+            return Poll::Ready(Some(Err(SessionOver.into())));
         }
         if let Some(Ok(_)) = &frame {
             this.session.activity().note(&this.link, now);

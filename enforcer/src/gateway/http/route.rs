@@ -83,7 +83,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Upstream, UpstreamPool};
+    use crate::config::{HttpVersion, Upstream, UpstreamPool};
 
     pub(crate) fn route(listener: &str, host: Option<&str>, path: &str) -> Route {
         Route {
@@ -93,6 +93,7 @@ pub(crate) mod tests {
             upstream: Upstream {
                 host: "127.0.0.1".to_owned(),
                 port: 9000,
+                version: HttpVersion::Http1,
                 tls: None,
             },
             policy: "default".to_owned(),

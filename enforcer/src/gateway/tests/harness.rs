@@ -274,7 +274,7 @@ impl World {
                 upstream: UpstreamConfig {
                     host: upstream.ip().to_string(),
                     port: upstream.port(),
-                    tls: None,
+                    ..route.upstream
                 },
                 ..route
             })

@@ -18,13 +18,13 @@ use super::harness::{EchoUpstream, World, read_head, token};
 use crate::channel::{Refusal, ToWarden};
 
 /// A connection and, in the background, its end.
-struct Connection {
-    sender: SendRequest<Bytes>,
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<Bytes>,
     end: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl World {
-    async fn http2(&self) -> Connection {
+    pub(super) async fn http2(&self) -> Connection {
         let (sender, driver) = client::handshake(self.connect2().await).await.unwrap();
         Connection {
             sender,
@@ -40,7 +40,7 @@ impl Connection {
         response.await.unwrap()
     }
 
-    async fn get(&self, token: &str) -> Response<RecvStream> {
+    pub(super) async fn get(&self, token: &str) -> Response<RecvStream> {
         self.send(get(token)).await
     }
 
@@ -57,7 +57,7 @@ fn get(token: &str) -> Request<()> {
     request.body(()).unwrap()
 }
 
-fn call(token: &str) -> Request<()> {
+pub(super) fn call(token: &str) -> Request<()> {
     let request = Request::post("https://localhost/echo.Echo/Talk")
         .header("authorization", format!("Bearer {token}"))
         .header("content-type", "application/grpc+proto")
@@ -65,7 +65,7 @@ fn call(token: &str) -> Request<()> {
     request.body(()).unwrap()
 }
 
-async fn read(body: &mut RecvStream) -> String {
+pub(super) async fn read(body: &mut RecvStream) -> String {
     let mut bytes = Vec::new();
     while let Some(data) = body.data().await {
         let data = data.unwrap();

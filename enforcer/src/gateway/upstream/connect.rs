@@ -36,11 +36,17 @@ impl Connector {
         Ok(Self {
             host: upstream.host.clone(),
             port: upstream.port,
-            tls: tls
-                .map(|tls| Tls::load(tls, &upstream.host, roots))
-                .transpose()?,
+            tls: tls.map(|tls| Tls::load(tls, upstream, roots)).transpose()?,
             connect_timeout: route.connect_timeout,
         })
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
     }
 
     /// A connection; with an owner it is bound to the owner's session before its first byte.
@@ -149,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{ServerTls, Upstream, UpstreamTls},
+        config::{HttpVersion, ServerTls, Upstream, UpstreamTls},
         gateway::{http::route::tests::route, tls},
     };
 
@@ -167,6 +173,7 @@ mod tests {
             upstream: Upstream {
                 host: "127.0.0.1".to_owned(),
                 port,
+                version: HttpVersion::Http1,
                 tls: Some(tls),
             },
             ..route("public", None, "/")

@@ -2,12 +2,13 @@
 //!
 //! | connection | bound | serves |
 //! | --- | --- | --- |
-//! | shared | no: the gateway checks the session before each write | one request at a time, of any session |
+//! | shared | no: the gateway checks the session before each write | one request at a time, of any session; with HTTP/2 many |
 //! | of a session | yes, before its first byte | that session's requests |
 //! | switched (WebSocket) | yes, before its first byte | one WebSocket |
 //! | dialled (TCP listeners) | yes, before its first byte | one client's connection |
 
 mod connect;
+mod http2;
 mod pool;
 pub(crate) mod tls;
 
@@ -23,10 +24,14 @@ use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 pub(crate) use self::connect::Stream;
-use self::{connect::Connector, pool::Pool};
+use self::{
+    connect::Connector,
+    pool::{Owner, Pool},
+};
 use crate::{
+    channel::Refusal,
     clock::{BootInstant, boot_now},
-    config::{Route, UpstreamPool},
+    config::{HttpVersion, Route, UpstreamPool},
     gateway::{
         http::body::{BodyError, Progress, RequestBody},
         link::Link,
@@ -44,7 +49,14 @@ pub(crate) struct Upstream {
     connector: Connector,
     response_timeout: Duration,
     sharing: UpstreamPool,
-    pool: Arc<Pool>,
+    connections: Connections,
+}
+
+/// The connections that are open, by what is spoken on them.
+#[derive(Debug)]
+enum Connections {
+    Http1(Arc<Pool>),
+    Http2(http2::Connections),
 }
 
 /// A request on its way out.
@@ -82,7 +94,10 @@ impl Upstream {
             connector: Connector::load(route, roots)?,
             response_timeout: route.response_timeout,
             sharing: route.upstream_pool,
-            pool: Arc::default(),
+            connections: match route.upstream.version {
+                HttpVersion::Http1 => Connections::Http1(Arc::default()),
+                HttpVersion::Http2 => Connections::Http2(http2::Connections::default()),
+            },
         })
     }
 
@@ -94,19 +109,74 @@ impl Upstream {
         outgoing: Outgoing,
     ) -> Result<Response<Incoming>, Rejection> {
         let session = bound.session();
+        match &self.connections {
+            Connections::Http1(pool) => self.send_http1(pool, link, session, outgoing).await,
+            Connections::Http2(open) => self.send_http2(open, link, session, outgoing).await,
+        }
+    }
+
+    async fn send_http1(
+        &self,
+        pool: &Arc<Pool>,
+        link: &Arc<Link>,
+        session: &SessionHandle,
+        outgoing: Outgoing,
+    ) -> Result<Response<Incoming>, Rejection> {
         let again = outgoing.repeatable.then(|| outgoing.head.clone());
         let mut request = Request::from_parts(outgoing.head, outgoing.body);
         let progress = &outgoing.progress;
-        if let Some(connection) = self.pool.take(self.owner(session), boot_now()) {
-            match self.exchange(connection, session, request, progress).await {
+        if let Some(connection) = pool.take(self.owner(session), boot_now()) {
+            match self
+                .exchange(pool, connection, session, request, progress)
+                .await
+            {
                 Ok(response) => return Ok(response),
                 Err(failure) => request = failure.repeat(again)?,
             }
         }
         let connection = self.connect(link, session).await?;
-        self.exchange(connection, session, request, progress)
+        self.exchange(pool, connection, session, request, progress)
             .await
             .map_err(|failure| failure.rejection)
+    }
+
+    async fn send_http2(
+        &self,
+        open: &http2::Connections,
+        link: &Arc<Link>,
+        session: &SessionHandle,
+        outgoing: Outgoing,
+    ) -> Result<Response<Incoming>, Rejection> {
+        let mut request = Request::from_parts(outgoing.head, outgoing.body);
+        http2::translate(&mut request, self.connector.is_tls())?;
+        let progress = &outgoing.progress;
+        // Once more if the upstream closed the connection before it took the request.
+        for last in [false, true] {
+            let connect = async || {
+                let owner = self.exclusive(session);
+                let (stream, _) = self
+                    .connector
+                    .connect(owner.map(|session| (&**link, session)))
+                    .await?;
+                http2::begin(stream, owner.cloned()).await
+            };
+            let patience = self.connector.connect_timeout();
+            let mut sender = open.get(self.owner(session), patience, connect).await?;
+            session.decided().await;
+            if let Some(reason) = session.state().end_reason(boot_now()) {
+                return Err(Refusal::SessionEnded(reason).into());
+            }
+            let response = sender.try_send_request(request);
+            match wait(response, self.response_timeout, progress).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(mut error)) => match error.take_message() {
+                    Some(unsent) if !last => request = unsent,
+                    _ => return Err(rejection(error.into_error())),
+                },
+                Err(rejection) => return Err(rejection),
+            }
+        }
+        Err(Rejection::UpstreamClosed)
     }
 
     /// Sends a request that asks for another protocol, on a connection of its own.
@@ -116,6 +186,9 @@ impl Upstream {
         bound: &Bound,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Rejection> {
+        if let Connections::Http2(_) = self.connections {
+            return Err(Rejection::NoWebSocket);
+        }
         let session = bound.session();
         let (stream, socket) = self.connector.connect(Some((link, session))).await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
@@ -141,13 +214,21 @@ impl Upstream {
 
     /// Closes connections that have been idle for long.
     pub(crate) fn sweep(&self, now: BootInstant) {
-        self.pool.sweep(now);
+        match &self.connections {
+            Connections::Http1(pool) => pool.sweep(now),
+            Connections::Http2(open) => open.sweep(),
+        }
     }
 
-    fn owner(&self, session: &SessionHandle) -> pool::Owner {
+    fn owner(&self, session: &SessionHandle) -> Owner {
+        self.exclusive(session).map(SessionHandle::id)
+    }
+
+    /// The session, if its connections are its own.
+    fn exclusive<'a>(&self, session: &'a SessionHandle) -> Option<&'a SessionHandle> {
         match self.sharing {
             UpstreamPool::Shared => None,
-            UpstreamPool::Session => Some(session.id()),
+            UpstreamPool::Session => Some(session),
         }
     }
 
@@ -156,7 +237,7 @@ impl Upstream {
         link: &Arc<Link>,
         session: &SessionHandle,
     ) -> Result<Connection, Rejection> {
-        let owner = (self.sharing == UpstreamPool::Session).then_some(session);
+        let owner = self.exclusive(session);
         let (stream, socket) = self
             .connector
             .connect(owner.map(|session| (&**link, session)))
@@ -183,6 +264,7 @@ impl Upstream {
     /// Sends a request on a connection, which goes back to the pool when it is free again.
     async fn exchange(
         &self,
+        pool: &Arc<Pool>,
         mut connection: Connection,
         session: &SessionHandle,
         request: Request<RequestBody>,
@@ -192,7 +274,7 @@ impl Upstream {
             .send(session, request, self.response_timeout, progress)
             .await?;
         let owner = self.owner(session);
-        let pool = Arc::clone(&self.pool);
+        let pool = Arc::clone(pool);
         tokio::spawn(async move {
             if connection.sender.ready().await.is_ok() {
                 if owner.is_none() {
@@ -214,21 +296,34 @@ impl Connection {
         progress: &Progress,
     ) -> Result<Response<Incoming>, Failure> {
         self.socket.serve(session);
-        let mut response = pin!(self.sender.try_send_request(request));
-        loop {
-            let waited = boot_now().saturating_duration_since(progress.last());
-            let left = response_timeout.saturating_sub(waited);
-            if left.is_zero() {
-                return Err(Failure::new(Rejection::UpstreamTimeout));
-            }
-            tokio::select! {
-                response = &mut response => return response.map_err(|mut error| Failure {
-                    unsent: error.take_message().map(Box::new),
-                    silent: !self.socket.has_received(),
-                    rejection: rejection(error.into_error()),
-                }),
-                () = tokio::time::sleep(left) => {}
-            }
+        let response = self.sender.try_send_request(request);
+        match wait(response, response_timeout, progress).await {
+            Ok(response) => response.map_err(|mut error| Failure {
+                unsent: error.take_message().map(Box::new),
+                silent: !self.socket.has_received(),
+                rejection: rejection(error.into_error()),
+            }),
+            Err(rejection) => Err(Failure::new(rejection)),
+        }
+    }
+}
+
+/// Waits for a response, for so long after the request's last progress.
+async fn wait<T>(
+    response: impl Future<Output = T>,
+    response_timeout: Duration,
+    progress: &Progress,
+) -> Result<T, Rejection> {
+    let mut response = pin!(response);
+    loop {
+        let waited = boot_now().saturating_duration_since(progress.last());
+        let left = response_timeout.saturating_sub(waited);
+        if left.is_zero() {
+            return Err(Rejection::UpstreamTimeout);
+        }
+        tokio::select! {
+            response = &mut response => return Ok(response),
+            () = tokio::time::sleep(left) => {}
         }
     }
 }

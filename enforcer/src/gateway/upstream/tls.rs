@@ -6,8 +6,9 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerNa
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    config::UpstreamTls,
+    config::{HttpVersion, Upstream, UpstreamTls},
     gateway::{
+        http::http2,
         socket::Socket,
         tls::{PemError, read_certificates, read_private_key, read_roots},
     },
@@ -50,6 +51,7 @@ impl NativeRoots {
 pub(super) struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,
+    version: HttpVersion,
 }
 
 impl std::fmt::Debug for Tls {
@@ -63,7 +65,7 @@ impl std::fmt::Debug for Tls {
 impl Tls {
     pub(super) fn load(
         config: &UpstreamTls,
-        host: &str,
+        upstream: &Upstream,
         native: &mut NativeRoots,
     ) -> Result<Self, UpstreamTlsError> {
         let roots = match &config.ca {
@@ -79,17 +81,28 @@ impl Tls {
                 .with_client_auth_cert(read_certificates(certificate)?, read_private_key(key)?)
                 .map_err(|error| UpstreamTlsError::ClientCertificate(certificate.clone(), error))?,
         };
-        client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let name = config.server_name.as_deref().unwrap_or(host);
+        let protocol = match upstream.version {
+            HttpVersion::Http1 => b"http/1.1".as_slice(),
+            HttpVersion::Http2 => http2::ALPN,
+        };
+        client.alpn_protocols = vec![protocol.to_vec()];
+        let name = config.server_name.as_deref().unwrap_or(&upstream.host);
         let name = ServerName::try_from(name.to_owned())
             .map_err(|_| UpstreamTlsError::ServerName(name.to_owned()))?;
         Ok(Self {
             connector: TlsConnector::from(Arc::new(client)),
             name,
+            version: upstream.version,
         })
     }
 
     pub(super) async fn connect(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
-        self.connector.connect(self.name.clone(), socket).await
+        let stream = self.connector.connect(self.name.clone(), socket).await?;
+        let agreed = stream.get_ref().1.alpn_protocol() == Some(http2::ALPN);
+        if self.version == HttpVersion::Http2 && !agreed {
+            let message = "it does not speak HTTP/2";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+        }
+        Ok(stream)
     }
 }

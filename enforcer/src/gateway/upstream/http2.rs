@@ -1,0 +1,142 @@
+//! HTTP/2 towards upstreams: one connection for all requests of an owner, made when it is needed,
+//! and made anew when the upstream has closed it.
+//!
+//! On a shared connection the gateway keeps the cut's promise for each request: nothing of a
+//! request leaves once its session is halted, except for what the upstream's flow control has
+//! held back by then. With `upstream_pool = "session"` the kernel keeps it to the byte.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use http::{Request, Uri, Version, header, uri::Scheme};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Owner, connect::Stream, rejection};
+use crate::gateway::{
+    http::{body::RequestBody, head::MAX_HEAD},
+    rejection::Rejection,
+    sessions::SessionHandle,
+};
+
+/// A response that nobody takes holds back its own stream, and never the others.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = i32::MAX as u32;
+const MAX_UNSENT: usize = 64 * 1024;
+/// With requests under way, how long an upstream may be silent before it is asked, and may then
+/// take to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) type Sender = SendRequest<RequestBody>;
+
+/// The connections to one upstream.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    slots: Mutex<HashMap<Owner, Slot>>,
+}
+
+/// Held while a connection is made: who comes meanwhile waits for it.
+type Slot = Arc<tokio::sync::Mutex<Option<Sender>>>;
+
+impl Connections {
+    /// The owner's connection; `connect` makes one if there is none.
+    pub(super) async fn get(
+        &self,
+        owner: Owner,
+        patience: Duration,
+        connect: impl AsyncFnOnce() -> Result<Sender, Rejection>,
+    ) -> Result<Sender, Rejection> {
+        let slot = Arc::clone(self.lock().entry(owner).or_default());
+        let mut open = timeout(patience, slot.lock())
+            .await
+            .map_err(|_| Rejection::UpstreamConnectTimeout)?;
+        if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        Ok(open.insert(connect().await?).clone())
+    }
+
+    /// Forgets connections that are closed.
+    pub(super) fn sweep(&self) {
+        self.lock().retain(|_, slot| match slot.try_lock() {
+            Ok(open) => open.as_ref().is_some_and(|sender| !sender.is_closed()),
+            // It is being made.
+            Err(_) => true,
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Begins HTTP/2 on a stream. A connection of a session's own ends with it.
+pub(super) async fn begin(
+    stream: Stream,
+    owner: Option<SessionHandle>,
+) -> Result<Sender, Rejection> {
+    let (sender, driver) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MAX_UNSENT)
+        .max_header_list_size(MAX_HEAD as u32)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(rejection)?;
+    tokio::spawn(async move {
+        let result = match owner {
+            None => driver.await,
+            Some(session) => tokio::select! {
+                result = driver => result,
+                _ = session.ended() => Ok(()),
+            },
+        };
+        if let Err(error) = result {
+            debug!(%error, "an upstream connection broke off");
+        }
+    });
+    Ok(sender)
+}
+
+/// Says in HTTP/2 what a request says in HTTP/1.1: the host is part of the target, and there is
+/// nothing to say about the connection.
+pub(super) fn translate<B>(request: &mut Request<B>, tls: bool) -> Result<(), Rejection> {
+    let host = request.headers_mut().remove(header::HOST);
+    let host = host.ok_or(Rejection::Host)?;
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+    target.authority = Some(host.as_bytes().try_into().map_err(|_| Rejection::Host)?);
+    *request.uri_mut() = Uri::from_parts(target)
+        .map_err(|_| Rejection::Internal("the target has no absolute form"))?;
+    *request.version_mut() = Version::HTTP_2;
+    request.headers_mut().remove(header::CONNECTION);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_becomes_part_of_the_target() {
+        let mut request = Request::get("/x?y=1")
+            .header(header::HOST, "a.example:1")
+            .header(header::CONNECTION, "te")
+            .header(header::TE, "trailers")
+            .body(())
+            .unwrap();
+        translate(&mut request, true).unwrap();
+        assert_eq!(request.uri(), "https://a.example:1/x?y=1");
+        assert_eq!(request.headers().len(), 1);
+        assert_eq!(request.headers()[header::TE], "trailers");
+    }
+}

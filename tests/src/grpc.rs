@@ -1,0 +1,104 @@
+//! A gRPC server and client that nobody here wrote: Debian's `python3-grpcio`, with a few lines to
+//! make it talk.
+//!
+//! | method of `test.Echo` | behaviour |
+//! | --- | --- |
+//! | `Say` | the message comes back, and the subject that the server was told as a trailer |
+//! | `Tick` | 1000 bytes every 10 ms, until somebody ends it |
+//! | `Talk` | every message comes back; the client sends three, one after the other |
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use enforcer::clock::WallInstant;
+use serde::Deserialize;
+
+use crate::{bed::Bed, process::Process, scene::Scene, wait};
+
+/// The system's, which has Debian's modules.
+const PYTHON: &str = "/usr/bin/python3";
+const SERVER: &str = include_str!("grpc/server.py");
+const CLIENT: &str = include_str!("grpc/client.py");
+
+/// A running server in the daemon's namespace.
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+    _process: Process,
+}
+
+impl Server {
+    /// Starts it on loopback.
+    pub fn start(bed: &Bed) -> Result<Self> {
+        let script = bed.write("grpc-server.py", SERVER)?;
+        let file = bed.path("grpc-port");
+        let mut command = bed.command(bed.daemon(), PYTHON)?;
+        let process = Process::spawn(command.arg(script).arg(&file), "the gRPC server")?;
+        let port = wait::until("the gRPC server listened", || {
+            fs::read_to_string(&file).ok()?.parse().ok()
+        })?;
+        Ok(Self {
+            port,
+            _process: process,
+        })
+    }
+
+    /// As routes name it.
+    pub fn url(&self) -> String {
+        format!("h2c://127.0.0.1:{}", self.port)
+    }
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub struct Call(Child);
+
+/// What came of a call.
+#[derive(Debug, Deserialize)]
+pub struct Outcome {
+    /// When the client knew, in seconds since the epoch.
+    pub ended_at: f64,
+    /// Name of the status.
+    pub code: String,
+    /// Its message.
+    pub details: String,
+    /// Messages that came.
+    pub messages: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// Trailing metadata.
+    pub trailers: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Call {
+    /// Begins a call of a method in the client's namespace.
+    pub fn begin(scene: &Scene, token: &str, method: &str) -> Result<Self> {
+        let script = scene.bed.write("grpc-client.py", CLIENT)?;
+        let server = scene.client()?.server();
+        let mut command: Command = scene.bed.command(scene.bed.client(), PYTHON)?;
+        command
+            .arg(script)
+            .arg(server.to_string())
+            .arg(scene.ca_file())
+            .args([token, method])
+            .stdout(Stdio::piped());
+        Ok(Self(command.spawn().context("run the gRPC client")?))
+    }
+
+    /// Waits for its end.
+    pub fn end(self) -> Result<Outcome> {
+        let output = self.0.wait_with_output()?;
+        ensure!(output.status.success(), "the gRPC client failed");
+        serde_json::from_slice(&output.stdout).context("what the gRPC client printed")
+    }
+}
+
+impl Outcome {
+    /// When the client knew.
+    pub fn ended_at(&self) -> WallInstant {
+        WallInstant::from_unix_nanos((self.ended_at * 1e9) as i64)
+    }
+}

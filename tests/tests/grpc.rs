@@ -1,0 +1,77 @@
+//! gRPC through the gateway, between a server and a client of another make.
+
+use std::{net::SocketAddr, time::Duration};
+
+use enforcer_tests::{
+    Scene,
+    config::Route,
+    daemon::Daemon,
+    grpc::{Call, Server},
+    wait,
+};
+
+fn scene(label: &str) -> (Scene, Server) {
+    let mut scene = Scene::new(label).expect("a scene");
+    let server = Server::start(&scene.bed).expect("a server");
+    scene.config.routes = vec![Route::to(server.url())];
+    (scene, server)
+}
+
+/// The client's end of the only connection.
+fn client_end(daemon: &Daemon<'_>) -> SocketAddr {
+    let record = daemon.wait_for_audit("connection_opened", |_| true);
+    let record = record.expect("a record");
+    let client = record["client"].as_str().expect("an address");
+    client.parse().expect("an address")
+}
+
+#[test]
+fn calls_and_conversations_pass_with_their_trailers() {
+    let (scene, _server) = scene("grpc");
+    let _daemon = scene.start().unwrap();
+    let token = scene.token("alice").unwrap();
+    let said = Call::begin(&scene, &token, "Say").unwrap().end().unwrap();
+    assert_eq!((&*said.code, said.messages, said.bytes), ("OK", 1, 100_000));
+    assert_eq!(said.trailers["x-subject"], "alice");
+    let talk = Call::begin(&scene, &token, "Talk").unwrap().end().unwrap();
+    assert_eq!((&*talk.code, talk.messages, talk.bytes), ("OK", 3, 100_011));
+    let stranger = Call::begin(&scene, "no.such.token", "Say").unwrap();
+    assert_eq!(stranger.end().unwrap().code, "UNAUTHENTICATED");
+}
+
+#[test]
+fn the_deadline_cuts_a_stream() {
+    let (scene, _server) = scene("grpc-cut");
+    let daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(3));
+    let token = scene.token_until("alice", deadline).unwrap();
+    let outcome = Call::begin(&scene, &token, "Tick").unwrap().end().unwrap();
+    assert_eq!(outcome.code, "UNAVAILABLE", "{outcome:?}");
+    assert!(outcome.messages > 10 && outcome.ended_at() >= deadline);
+    let record = daemon.wait_for_end().unwrap();
+    assert_eq!(record["reason"], "token");
+    let wire = capture.finish().unwrap();
+    let conversation = wire.conversation(client_end(&daemon));
+    conversation.check_cut(deadline).unwrap();
+    let last = conversation.last_payload_before(deadline).unwrap();
+    assert!(deadline.saturating_duration_since(last) < Duration::from_millis(300));
+}
+
+#[test]
+fn a_farewell_ends_a_stream_with_its_status() {
+    let (mut scene, _server) = scene("grpc-farewell");
+    scene.config.policy().farewell = Some("500ms".to_owned());
+    let daemon = scene.start().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(3));
+    let token = scene.token_until("alice", deadline).unwrap();
+    let outcome = Call::begin(&scene, &token, "Tick").unwrap().end().unwrap();
+    let said = (&*outcome.code, &*outcome.details);
+    assert_eq!(said, ("UNAUTHENTICATED", "session expired"));
+    let early = deadline.saturating_duration_since(outcome.ended_at());
+    assert!(
+        !early.is_zero() && early <= Duration::from_millis(500),
+        "{early:?} early"
+    );
+    daemon.wait_for_end().unwrap();
+}
