@@ -28,6 +28,8 @@ pub enum ToWarden {
         credential: Credential,
         /// The policy of the route.
         policy: String,
+        /// The client, as the proxy at the socket's other end announced it.
+        announced_client: Option<SocketAddr>,
     },
     /// Bind a socket of the gateway's to a session. Answer: `Bound` or `Refused`.
     Bind {
@@ -78,7 +80,7 @@ pub struct RefusedRequest {
     pub code: String,
     /// What was wrong, in words.
     pub detail: String,
-    /// The client.
+    /// The client, as its proxy announced it if there is one.
     pub client: SocketAddr,
     /// Name of the listener.
     pub listener: String,

@@ -25,7 +25,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     channel::{BoundRole, Refusal, Request, ToGateway, ToWarden, Transport},
-    gateway::sessions::{SessionHandle, SessionTable},
+    gateway::{
+        sessions::{SessionHandle, SessionTable},
+        stages::Client,
+    },
     session::{Credential, SessionId},
 };
 
@@ -121,15 +124,16 @@ impl Link {
     /// Opens or joins the credential's session and binds the client's socket to it.
     pub(crate) async fn open(
         &self,
-        cookie: u64,
+        client: &Client,
         credential: &Credential,
         policy: &str,
     ) -> Result<SessionHandle, Refusal> {
         let answer = self.ask(|request| ToWarden::Open {
             request,
-            cookie,
+            cookie: client.cookie(),
             credential: credential.clone(),
             policy: policy.to_owned(),
+            announced_client: client.announced(),
         });
         expect_session(answer.await)
     }

@@ -7,7 +7,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::{
     authn::{CertificateError, TokenError},
     channel::{Refusal, RefusedRequest},
-    gateway::http::{head::HeadFault, path::PathError, route::AmbiguousPath},
+    gateway::{
+        http::{head::HeadFault, path::PathError, route::AmbiguousPath},
+        proxy::HeaderFault,
+    },
     session::Principal,
 };
 
@@ -20,6 +23,8 @@ pub(crate) enum Rejection {
     Tls(std::io::Error),
     #[error("this port speaks TLS")]
     PlainHttp,
+    #[error("the PROXY protocol header: {0}")]
+    ProxyHeader(#[from] HeaderFault),
     #[error(transparent)]
     Head(#[from] HeadFault),
     #[error("the host is malformed or missing")]
@@ -97,6 +102,7 @@ impl Rejection {
         use StatusCode as S;
         let open = match self {
             Self::Tls(_) => verdict(S::BAD_REQUEST, "tls_failed", Client),
+            Self::ProxyHeader(_) => verdict(S::BAD_REQUEST, "invalid_proxy_header", Client),
             Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
             Self::Head(HeadFault::TooLarge | HeadFault::TooManyHeaders) => verdict(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -38,6 +38,8 @@ pub(crate) struct Accepted {
     socket: Socket,
     cookie: u64,
     peer: SocketAddr,
+    /// The client, if a proxy at the other end has announced it.
+    announced: Option<SocketAddr>,
     local: SocketAddr,
 }
 
@@ -49,6 +51,7 @@ impl Accepted {
             cookie: socket.cookie()?,
             local: canonical(socket.local_addr()?),
             peer: canonical(peer),
+            announced: None,
             socket,
         })
     }
@@ -61,8 +64,19 @@ impl Accepted {
         self.cookie
     }
 
+    /// The other end of the connection.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The other end is a proxy, and this is its client.
+    pub(crate) fn announce(&mut self, client: SocketAddr) {
+        self.announced = Some(canonical(client));
+    }
+
+    /// Who the connection comes from: the client that was announced, or the other end.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.announced.unwrap_or(self.peer)
     }
 }
 
@@ -101,8 +115,14 @@ impl Client {
         self.accepted.cookie
     }
 
+    /// The client's address, as its proxy has announced it if there is one.
     pub(crate) fn peer(&self) -> SocketAddr {
-        self.accepted.peer
+        self.accepted.client()
+    }
+
+    /// The client's address, if its proxy has announced it.
+    pub(crate) fn announced(&self) -> Option<SocketAddr> {
+        self.accepted.announced
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
@@ -182,6 +202,8 @@ impl Authenticated {
 pub(crate) struct Bound {
     session: SessionHandle,
     credential: Arc<Credential>,
+    client: SocketAddr,
+    local: SocketAddr,
 }
 
 impl Bound {
@@ -201,11 +223,23 @@ impl Bound {
         Ok(Self {
             session,
             credential,
+            client: client.peer(),
+            local: client.local(),
         })
     }
 
     pub(crate) fn session(&self) -> &SessionHandle {
         &self.session
+    }
+
+    /// The address of the client whose connection this is about.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Where that client connected to.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
     }
 
     pub(crate) fn session_id(&self) -> SessionId {
@@ -223,7 +257,7 @@ async fn open(
     credential: &Arc<Credential>,
     policy: &str,
 ) -> Result<SessionHandle, Refusal> {
-    let session = link.open(client.cookie(), credential, policy).await?;
+    let session = link.open(client, credential, policy).await?;
     client.socket().serve(&session);
     *client.binding() = Some(Binding {
         credential: Arc::clone(credential),
@@ -255,7 +289,7 @@ async fn join(
         }
     }
     if needed.policy {
-        let joined = link.open(client.cookie(), credential, policy).await?;
+        let joined = link.open(client, credential, policy).await?;
         if joined.id() != binding.session.id() {
             return Err(Refusal::AnotherSession);
         }

@@ -4,5 +4,6 @@
 mod harness;
 mod http;
 mod life;
+mod proxy;
 mod tcp;
 mod websocket;

@@ -118,7 +118,8 @@ impl Bench {
     }
 
     fn open(&mut self, cookie: u64, credential: &Credential) -> Result<SessionView, Refusal> {
-        self.core.open(cookie, credential, "normal", Now::read())
+        self.core
+            .open(cookie, credential, "normal", None, Now::read())
     }
 
     /// What the gateway is answered.
@@ -288,12 +289,15 @@ fn a_session_under_two_policies_has_the_strictest_of_their_limits() {
     bench.connect(7, abi::Role::Client);
     let alice = credential("alice", 500);
     let view = bench.open(7, &alice).unwrap();
-    let joined = bench.core.open(7, &alice, "strict", Now::read()).unwrap();
+    let joined = bench
+        .core
+        .open(7, &alice, "strict", None, Now::read())
+        .unwrap();
     assert_eq!(joined.id, view.id);
     assert!(joined.deadline < view.deadline);
     let entry = bench.core.maps.session(view.id.as_u64()).unwrap();
     assert_eq!(entry.idle_timeout_ns, 10_000_000_000);
-    let unknown = bench.core.open(7, &alice, "none", Now::read());
+    let unknown = bench.core.open(7, &alice, "none", None, Now::read());
     assert_eq!(unknown, Err(Refusal::UnknownPolicy));
 }
 

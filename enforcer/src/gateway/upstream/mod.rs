@@ -23,7 +23,10 @@ use hyper_util::rt::TokioIo;
 use tracing::debug;
 
 pub(crate) use self::connect::Stream;
-use self::{connect::Connector, pool::Pool};
+use self::{
+    connect::Connector,
+    pool::{Owner, Pool},
+};
 use crate::{
     clock::{BootInstant, boot_now},
     config::{Route, UpstreamPool},
@@ -93,18 +96,17 @@ impl Upstream {
         bound: &Bound,
         outgoing: Outgoing,
     ) -> Result<Response<Incoming>, Rejection> {
-        let session = bound.session();
         let again = outgoing.repeatable.then(|| outgoing.head.clone());
         let mut request = Request::from_parts(outgoing.head, outgoing.body);
         let progress = &outgoing.progress;
-        if let Some(connection) = self.pool.take(self.owner(session), boot_now()) {
-            match self.exchange(connection, session, request, progress).await {
+        if let Some(connection) = self.pool.take(self.owner(bound), boot_now()) {
+            match self.exchange(connection, bound, request, progress).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => request = failure.repeat(again)?,
             }
         }
-        let connection = self.connect(link, session).await?;
-        self.exchange(connection, session, request, progress)
+        let connection = self.connect(link, bound).await?;
+        self.exchange(connection, bound, request, progress)
             .await
             .map_err(|failure| failure.rejection)
     }
@@ -117,7 +119,7 @@ impl Upstream {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, Rejection> {
         let session = bound.session();
-        let (stream, socket) = self.connector.connect(Some((link, session))).await?;
+        let (stream, socket) = self.connector.connect(Some((link, bound))).await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(rejection)?;
@@ -136,7 +138,7 @@ impl Upstream {
         link: &Link,
         bound: &Bound,
     ) -> Result<(Stream, Socket), Rejection> {
-        self.connector.connect(Some((link, bound.session()))).await
+        self.connector.connect(Some((link, bound))).await
     }
 
     /// Closes connections that have been idle for long.
@@ -144,27 +146,26 @@ impl Upstream {
         self.pool.sweep(now);
     }
 
-    fn owner(&self, session: &SessionHandle) -> pool::Owner {
+    fn owner(&self, bound: &Bound) -> Option<Owner> {
         match self.sharing {
             UpstreamPool::Shared => None,
-            UpstreamPool::Session => Some(session.id()),
+            UpstreamPool::Session => Some(Owner {
+                session: bound.session_id(),
+                announced: self.connector.announced(bound),
+            }),
         }
     }
 
-    async fn connect(
-        &self,
-        link: &Arc<Link>,
-        session: &SessionHandle,
-    ) -> Result<Connection, Rejection> {
-        let owner = (self.sharing == UpstreamPool::Session).then_some(session);
+    async fn connect(&self, link: &Arc<Link>, bound: &Bound) -> Result<Connection, Rejection> {
+        let owner = (self.sharing == UpstreamPool::Session).then_some(bound);
         let (stream, socket) = self
             .connector
-            .connect(owner.map(|session| (&**link, session)))
+            .connect(owner.map(|bound| (&**link, bound)))
             .await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(rejection)?;
-        let owner = owner.cloned();
+        let owner = owner.map(|bound| bound.session().clone());
         tokio::spawn(async move {
             let result = match &owner {
                 None => driver.await,
@@ -184,14 +185,14 @@ impl Upstream {
     async fn exchange(
         &self,
         mut connection: Connection,
-        session: &SessionHandle,
+        bound: &Bound,
         request: Request<RequestBody>,
         progress: &Progress,
     ) -> Result<Response<Incoming>, Failure> {
         let response = connection
-            .send(session, request, self.response_timeout, progress)
+            .send(bound.session(), request, self.response_timeout, progress)
             .await?;
-        let owner = self.owner(session);
+        let owner = self.owner(bound);
         let pool = Arc::clone(&self.pool);
         tokio::spawn(async move {
             if connection.sender.ready().await.is_ok() {
