@@ -26,6 +26,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod haproxy;
 pub mod issuer;
 pub mod namespace;
 pub mod nginx;

@@ -5,7 +5,6 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::SocketAddr,
     process::Stdio,
     time::Duration,
 };
@@ -16,7 +15,6 @@ use enforcer_tests::{
     certificates::Identity,
     client::{Client, End, Ending},
     daemon::Daemon,
-    scene::PORT,
     streams::instant,
     upstream::stream::StreamUpstream,
     wait,
@@ -191,7 +189,7 @@ fn each_side_may_end_before_the_other() {
 #[test]
 fn a_stream_shows_like_every_session_and_is_revoked_like_one() {
     let (mut scene, upstream) = scene("tcp-revoke");
-    let listener = scene.config.listeners.values_mut().next().unwrap();
+    let listener = scene.config.listener().unwrap();
     listener.principal = Some("subject_cn".to_owned());
     let daemon = scene.start().unwrap();
     let capture = scene.capture().unwrap();
@@ -227,7 +225,7 @@ fn refused(daemon: &Daemon<'_>, reason: &str) -> Value {
 #[test]
 fn without_a_certificate_of_the_authoritys_there_is_no_way_in() {
     let (mut scene, upstream) = scene("tcp-strangers");
-    let listener = scene.config.listeners.values_mut().next().unwrap();
+    let listener = scene.config.listener().unwrap();
     listener.principal = Some("san_uri".to_owned());
     let daemon = scene.start().unwrap();
     let nobody = scene.client().unwrap();
@@ -250,8 +248,7 @@ fn openssl_talks_through_it_until_it_is_cut() {
     let _daemon = scene.start().unwrap();
     let alice = scene.authority.client("alice").unwrap();
     let (certificate, key) = alice.write(&scene.bed, "alice").unwrap();
-    let address = scene.config.listeners.values().next().unwrap().address;
-    let address = SocketAddr::new(address.ip(), PORT).to_string();
+    let address = scene.client().unwrap().server().to_string();
     let mut openssl = scene.bed.command(scene.bed.client(), "openssl").unwrap();
     openssl
         .args(["s_client", "-quiet", "-verify_return_error", "-connect"])

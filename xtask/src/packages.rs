@@ -11,9 +11,10 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 8] = [
+const TEST_PACKAGES: [&str; 9] = [
     "bpftool",
     "curl",
+    "haproxy",
     "iproute2",
     "nginx-light",
     "openssl",
