@@ -45,7 +45,16 @@ pub struct Listener {
     pub protocol: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<Proxies>,
     pub tls: ServerTls,
+}
+
+/// `proxy_protocol` of a listener.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Proxies {
+    pub from: Vec<String>,
 }
 
 /// `tls` of a listener.
@@ -115,6 +124,8 @@ pub struct Route {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_pool: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<String>,
 }
 
@@ -135,6 +146,11 @@ impl Config {
     /// The file's text.
     pub fn text(&self) -> Result<String> {
         toml::to_string(self).context("write the configuration")
+    }
+
+    /// The one listener.
+    pub fn listener(&mut self) -> Result<&mut Listener> {
+        self.listeners.get_mut(MAIN).context("the listener")
     }
 
     /// The one policy.
@@ -166,6 +182,7 @@ impl Route {
             policy: MAIN.to_owned(),
             upstream_tls: None,
             upstream_pool: None,
+            proxy_protocol: None,
             response_timeout: None,
         }
     }

@@ -27,6 +27,7 @@ pub mod config;
 pub mod daemon;
 pub mod demo;
 pub mod grpc;
+pub mod haproxy;
 pub mod issuer;
 pub mod namespace;
 pub mod nginx;

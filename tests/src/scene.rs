@@ -75,6 +75,7 @@ impl Scene {
                     address,
                     protocol: "http".to_owned(),
                     principal: None,
+                    proxy_protocol: None,
                     tls: config::ServerTls {
                         certificate,
                         private_key,
@@ -116,8 +117,7 @@ impl Scene {
     /// Makes the listener a TCP listener that leads to `upstream`.
     pub fn serve_tcp(&mut self, upstream: impl Into<String>) -> Result<()> {
         let ca_file = self.ca_file();
-        let listener = self.config.listeners.get_mut(MAIN);
-        let listener = listener.context("the listener")?;
+        let listener = self.config.listener()?;
         listener.protocol = "tcp".to_owned();
         listener.tls.client_ca = Some(ca_file);
         self.config.routes = vec![config::Route::to(upstream)];

@@ -180,6 +180,47 @@ fn an_algorithm_that_signs_nothing() {
     wrong(&scene, unchanged, "algorithms", &["none"]);
 }
 
+/// A scene with a TCP listener.
+fn tcp(label: &str) -> Scene {
+    let mut scene = Scene::new(label).expect("a scene");
+    scene
+        .serve_tcp("tcp://127.0.0.1:5432")
+        .expect("a TCP listener");
+    scene
+}
+
+#[test]
+fn a_tcp_listener_that_can_not_know_its_clients() {
+    let mut scene = tcp("tcp-no-ca");
+    scene.config.listener().unwrap().tls.client_ca = None;
+    wrong(&scene, unchanged, "protocol = \"tcp\"", &["client_ca"]);
+}
+
+#[test]
+fn a_tcp_route_with_what_only_requests_have() {
+    let mut scene = tcp("tcp-path");
+    scene.config.routes[0].path = Some("/admin".to_owned());
+    wrong(&scene, unchanged, "path = ", &["`path`", "TCP listener"]);
+}
+
+#[test]
+fn listeners_and_upstreams_that_carry_different_things() {
+    let mut scene = tcp("tcp-http");
+    scene.config.routes[0].upstream = "http://127.0.0.1:5432".to_owned();
+    wrong(&scene, unchanged, "upstream = ", &["`tcp://`"]);
+    let mut scene = Scene::new("http-tcp").unwrap();
+    scene.config.routes[0].upstream = "tls://127.0.0.1:5432".to_owned();
+    wrong(&scene, unchanged, "upstream = ", &["`https://`"]);
+}
+
+#[test]
+fn clients_that_would_be_announced_on_shared_connections() {
+    let mut scene = Scene::new("shared").unwrap();
+    scene.config.routes[0].proxy_protocol = Some("v2".to_owned());
+    let words = ["upstream_pool = \"session\""];
+    wrong(&scene, unchanged, "proxy_protocol", &words);
+}
+
 #[test]
 fn run_refuses_what_check_refuses() {
     let mut scene = Scene::new("run").unwrap();

@@ -6,6 +6,7 @@ use enforcer::clock::{self, WallInstant};
 use enforcer_tests::{
     Scene,
     client::{Client, End, Ending},
+    config::Proxies,
     wire::Conversation,
 };
 
@@ -112,6 +113,26 @@ fn a_handshake_that_trickles_is_cut_at_the_limit() {
     let conversation = capture.finish().unwrap().conversation(raw.local());
     check_limit(&conversation, &ending, start);
     assert!(serves(&scene, &client));
+}
+
+#[test]
+fn an_announcement_that_trickles_is_cut_at_the_limit() {
+    let mut scene = Scene::new("slow-proxy").unwrap();
+    scene.config.daemon.pre_authentication_timeout = Some("1s".to_owned());
+    scene.config.listener().unwrap().proxy_protocol = Some(Proxies {
+        from: vec!["10.0.0.0/8".to_owned()],
+    });
+    let _daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let client = scene.client().unwrap();
+
+    let start = clock::wall_now();
+    let raw = client.tcp().unwrap();
+    raw.write("PROXY UNKNOWN ").unwrap();
+    let ending = raw.trickle("x", PAUSE).unwrap();
+
+    let conversation = capture.finish().unwrap().conversation(raw.local());
+    check_limit(&conversation, &ending, start);
 }
 
 #[test]

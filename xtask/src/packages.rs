@@ -11,9 +11,10 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 10] = [
+const TEST_PACKAGES: [&str; 11] = [
     "bpftool",
     "curl",
+    "haproxy",
     "iproute2",
     "nghttp2-client",
     "nginx-light",

@@ -179,6 +179,9 @@ pub struct Record {
     /// The remote end: the client, or the upstream for the other roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<SocketAddr>,
+    /// The client behind the remote end, where that is a proxy that announced it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxied_client: Option<SocketAddr>,
     /// The local end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
@@ -239,6 +242,7 @@ impl Record {
             listener: None,
             role: None,
             client: None,
+            proxied_client: None,
             local: None,
             cookie: None,
             bytes_received: None,

@@ -387,8 +387,9 @@ mod tests {
             sink.write(record(1));
             path.exists()
         });
-        log.close();
-        assert!(events(&folder.path().join("audit.jsonl.1")).len() > 1);
+        let health = log.close();
+        let moved = events(&folder.path().join("audit.jsonl.1"));
+        assert_eq!((moved.len() + events(&path).len()) as u64, health.written);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum ToWarden {
         credential: Credential,
         /// The policy of the route.
         policy: String,
+        /// The client, as the proxy at the socket's other end announced it.
+        announced_client: Option<SocketAddr>,
     },
     /// Find the credential's live session without opening one, renew it if the credential is newer,
     /// and bind the client's socket to it if it isn't yet. Answer: `Found` or `Refused`.
@@ -40,6 +42,8 @@ pub enum ToWarden {
         credential: Credential,
         /// How closely the credential must be related to the session.
         kinship: Kinship,
+        /// The client, as the proxy at the socket's other end announced it.
+        announced_client: Option<SocketAddr>,
     },
     /// Bind a socket of the gateway's to a session. Answer: `Bound` or `Refused`.
     Bind {
@@ -90,7 +94,7 @@ pub struct RefusedRequest {
     pub code: String,
     /// What was wrong, in words.
     pub detail: String,
-    /// The client.
+    /// The client, as its proxy announced it if there is one.
     pub client: SocketAddr,
     /// Name of the listener.
     pub listener: String,

@@ -11,6 +11,7 @@ use super::{
     CertificateName, Listener, Protocol, ServerTls,
     draft::Draft,
     files::Content,
+    proxy,
     raw::{Named, RawListener, RawServerTls},
 };
 
@@ -30,11 +31,13 @@ pub(super) fn convert(
         draft.name("listener", &name);
         let address = address(draft, &raw.address, &mut taken);
         let protocol = protocol(draft, &raw);
+        let proxies = proxy::networks(draft, raw.proxy_protocol.as_ref());
         let tls = server_tls(draft, raw.tls);
         if let Some(address) = address {
             let listener = Listener {
                 address,
                 protocol,
+                proxies,
                 tls,
             };
             listeners.insert(name.into_inner(), listener);

@@ -13,6 +13,7 @@ mod listeners;
 mod load;
 mod location;
 mod policies;
+mod proxy;
 mod raw;
 mod routes;
 mod shape;
@@ -27,6 +28,7 @@ use std::{
 
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
+use ipnet::IpNet;
 
 use crate::policy::Limits;
 
@@ -76,6 +78,10 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// `proxy_protocol = { from = [..] }`: networks of the proxies that stand in front of it. Their
+    /// connections start with a PROXY protocol header, which says who the client is; those of
+    /// others don't. Empty without proxies.
+    pub proxies: Vec<IpNet>,
     /// Its TLS; every listener has one.
     pub tls: ServerTls,
 }
@@ -188,6 +194,9 @@ pub struct Route {
     pub forward_token: bool,
     /// Upstream connections are shared by sessions, or each belongs to one.
     pub upstream_pool: UpstreamPool,
+    /// `proxy_protocol`: upstream connections start with a PROXY protocol header, which says who
+    /// the client is.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Longest wait for a connection to the upstream; default 5 s.
     pub connect_timeout: Duration,
     /// Longest wait for the upstream's response head; default 60 s.
@@ -227,6 +236,15 @@ pub struct UpstreamTls {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Name to verify instead of the host.
     pub server_name: Option<String>,
+}
+
+/// Versions of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// `v1`: a line of text.
+    V1,
+    /// `v2`: binary.
+    V2,
 }
 
 /// Who shares an upstream connection.

@@ -47,7 +47,14 @@ pub(super) struct RawListener {
     pub(super) address: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
     pub(super) principal: Option<Spanned<String>>,
+    pub(super) proxy_protocol: Option<RawProxies>,
     pub(super) tls: RawServerTls,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProxies {
+    pub(super) from: Spanned<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,6 +106,7 @@ pub(super) struct RawRoute {
     pub(super) policy: Spanned<String>,
     pub(super) forward_token: Option<Spanned<bool>>,
     pub(super) upstream_pool: Option<Spanned<String>>,
+    pub(super) proxy_protocol: Option<Spanned<String>>,
     pub(super) connect_timeout: Option<Spanned<RawDuration>>,
     pub(super) response_timeout: Option<Spanned<RawDuration>>,
 }

@@ -13,6 +13,7 @@ use super::{
     draft::Draft,
     duration::Zero,
     files::Content,
+    proxy,
     raw::{RawRoute, RawUpstreamTls},
     upstream,
 };
@@ -120,6 +121,12 @@ fn convert_route(
         ("session", UpstreamPool::Session),
     ];
     let upstream_pool = draft.word("upstream_pool", raw.upstream_pool.as_ref(), pools);
+    // A TCP listener's upstream connections are never shared.
+    let sharing = match carries_http {
+        Some(false) => UpstreamPool::Session,
+        _ => upstream_pool,
+    };
+    let proxy_protocol = proxy::version(draft, raw.proxy_protocol.as_ref(), sharing);
     let connect_timeout = draft.duration_or(
         "connect_timeout",
         raw.connect_timeout.as_ref(),
@@ -142,7 +149,8 @@ fn convert_route(
         upstream: upstream?,
         policy: policy?,
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
-        upstream_pool,
+        upstream_pool: sharing,
+        proxy_protocol,
         connect_timeout,
         response_timeout,
     })

@@ -86,6 +86,7 @@ fn example(key: &str) -> Option<&'static str> {
         "tls" => r#"tls = { certificate = "cert.pem", private_key = "key.pem" }"#,
         "certificate" => r#"certificate = "cert.pem""#,
         "private_key" => r#"private_key = "key.pem""#,
+        "from" => r#"from = ["10.0.0.0/8"]"#,
         "issuer" => r#"issuer = "https://idp.example""#,
         "audience" => r#"audience = "api""#,
         "algorithms" => r#"algorithms = ["RS256"]"#,

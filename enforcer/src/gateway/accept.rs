@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use tokio::{net::TcpListener, time::sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -13,10 +14,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener that is served.
 pub(crate) struct Served {
-    pub(crate) name: Arc<str>,
     pub(crate) socket: TcpListener,
+    pub(crate) front: Front,
+}
+
+/// What a listener's connections have in common.
+#[derive(Clone)]
+pub(crate) struct Front {
+    /// Name of the listener.
+    pub(crate) name: Arc<str>,
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) service: Service,
+    /// Networks of the proxies that announce their clients.
+    pub(crate) proxies: Arc<[IpNet]>,
 }
 
 /// Accepts for as long as the orders say so. While they don't, connections wait in the backlog.
@@ -32,14 +42,12 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, served: Served, work: Work) {
             accepted = served.socket.accept(), if now.accept => match accepted {
                 Ok((stream, peer)) => {
                     if pause.end() {
-                        info!(listener = %served.name, "accepting connections again");
+                        info!(listener = %served.front.name, "accepting connections again");
                     }
                     match Accepted::new(stream, peer) {
                         Ok(accepted) => drop(tokio::spawn(connection::serve(
                             Arc::clone(&gateway),
-                            Arc::clone(&served.name),
-                            served.acceptor.clone(),
-                            served.service,
+                            served.front.clone(),
                             accepted,
                             work.clone(),
                         ))),
@@ -50,7 +58,7 @@ pub(crate) async fn accept(gateway: Arc<Gateway>, served: Served, work: Work) {
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     if pause.is_over() {
-                        warn!(listener = %served.name, %error, "cannot accept connections");
+                        warn!(listener = %served.front.name, %error, "cannot accept connections");
                     }
                     sleep(pause.lengthen()).await;
                 }

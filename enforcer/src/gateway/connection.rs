@@ -26,7 +26,7 @@ use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
 
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
     clock::boot_now,
     gateway::{
         Gateway, Service, Work,
+        accept::Front,
         http::{
             head::MAX_HEADERS,
             http2::{self, Patience},
@@ -41,6 +42,7 @@ use crate::{
             service,
         },
         link::Orders,
+        proxy::{self, Announcement},
         rejection::{Blame, Rejection},
         sessions::{Ended, SessionHandle},
         socket::Socket,
@@ -98,31 +100,24 @@ impl ConnectionContext {
 }
 
 /// Serves an accepted connection to its end.
-pub(crate) async fn serve(
-    gateway: Arc<Gateway>,
-    listener: Arc<str>,
-    acceptor: TlsAcceptor,
-    service: Service,
-    accepted: Accepted,
-    work: Work,
-) {
+pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Accepted, work: Work) {
     // The kernel drops what an unbound connection sends from `pre_authentication_timeout` on;
     // this only tidies up after it.
     let limit = gateway.unbound_limit;
     let shaken = tokio::select! {
-        shaken = tls::accept(&acceptor, accepted.socket()) => shaken,
+        shaken = shake_hands(&front, &mut accepted) => shaken,
         () = sleep(limit) => return,
     };
     let stream = match shaken {
         Ok(Some(stream)) => stream,
         Ok(None) => return,
         Err(rejection) => {
-            return refuse(&gateway, &listener, &accepted, &rejection).await;
+            return refuse(&gateway, &front.name, &accepted, &rejection).await;
         }
     };
     let context = Arc::new(ConnectionContext {
         gateway,
-        listener,
+        listener: front.name,
         client: Client::new(accepted),
         inspection: Arc::default(),
         patience: Patience::default(),
@@ -130,18 +125,35 @@ pub(crate) async fn serve(
         closed: watch::Sender::new(false),
         _work: work,
     });
-    match service {
+    match front.service {
         Service::Http => serve_http(&context, stream).await,
         Service::Tcp(service) => tcp::serve(&context, service, stream).await,
     }
     context.closed.send_replace(true);
 }
 
+/// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
+/// client left without a word.
+async fn shake_hands(
+    front: &Front,
+    accepted: &mut Accepted,
+) -> Result<Option<TlsStream<Socket>>, Rejection> {
+    let peer = accepted.peer().ip();
+    if front.proxies.iter().any(|network| network.contains(&peer)) {
+        match proxy::read_announcement(accepted.socket()).await? {
+            None => return Ok(None),
+            Some(Announcement::Client(client)) => accepted.announce(client),
+            Some(Announcement::Own) => {}
+        }
+    }
+    tls::accept(&front.acceptor, accepted.socket()).await
+}
+
 /// Neither TLS nor a session: there may be nothing to answer with.
 async fn refuse(gateway: &Gateway, listener: &str, accepted: &Accepted, rejection: &Rejection) {
-    let record = rejection.record(accepted.peer(), listener, accepted.cookie(), None);
+    let record = rejection.record(accepted.client(), listener, accepted.cookie(), None);
     gateway.link.tell(ToWarden::RefusedRequest(record));
-    debug!(client = %accepted.peer(), "refused: {rejection}");
+    debug!(client = %accepted.client(), "refused: {rejection}");
     let socket = accepted.socket();
     let said = match rejection {
         Rejection::PlainHttp => tls::refuse_plain(socket, rejection).await,

@@ -26,7 +26,10 @@ use tracing::{debug, error, info, warn};
 use crate::{
     channel::{BoundRole, Kinship, Refusal, Request, SessionUsage, ToGateway, ToWarden, Transport},
     clock::BootInstant,
-    gateway::sessions::{SessionHandle, SessionTable},
+    gateway::{
+        sessions::{SessionHandle, SessionTable},
+        stages::Client,
+    },
     session::{Credential, EndReason, SessionId},
 };
 
@@ -123,15 +126,16 @@ impl Link {
     /// Opens or joins the credential's session and binds the client's socket to it.
     pub(crate) async fn open(
         &self,
-        cookie: u64,
+        client: &Client,
         credential: &Credential,
         policy: &str,
     ) -> Result<SessionHandle, Refusal> {
         let answer = self.ask(|request| ToWarden::Open {
             request,
-            cookie,
+            cookie: client.cookie(),
             credential: credential.clone(),
             policy: policy.to_owned(),
+            announced_client: client.announced(),
         });
         expect_session(answer.await)
     }
@@ -139,15 +143,16 @@ impl Link {
     /// Finds the credential's live session and binds the client's socket to it.
     pub(crate) async fn find(
         &self,
-        cookie: u64,
+        client: &Client,
         credential: &Credential,
         kinship: Kinship,
     ) -> Result<(SessionHandle, SessionUsage), Refusal> {
         let answer = self.ask(|request| ToWarden::Find {
             request,
-            cookie,
+            cookie: client.cookie(),
             credential: credential.clone(),
             kinship,
+            announced_client: client.announced(),
         });
         match answer.await {
             Answer::Found(session, usage) => Ok((session, usage)),

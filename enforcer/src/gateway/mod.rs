@@ -28,6 +28,7 @@ pub(crate) mod fuzzing;
 mod gate;
 mod http;
 mod link;
+mod proxy;
 mod rejection;
 mod seal;
 mod seccomp;
@@ -55,7 +56,11 @@ use tokio_seqpacket::UnixSeqpacketListener;
 use tracing::info;
 
 use self::{
-    accept::Served, http::route::RouteTable, link::Link, start::Started, tcp::TcpService,
+    accept::{Front, Served},
+    http::route::RouteTable,
+    link::Link,
+    start::Started,
+    tcp::TcpService,
     upstream::Upstream,
 };
 use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
@@ -137,10 +142,13 @@ impl Server {
             let socket = std::net::TcpListener::from(listener.socket);
             socket.set_nonblocking(true)?;
             listeners.push(Served {
-                name: listener.name.into(),
                 socket: TcpListener::from_std(socket)?,
-                acceptor: listener.acceptor,
-                service: listener.service,
+                front: Front {
+                    name: listener.name.into(),
+                    acceptor: listener.acceptor,
+                    service: listener.service,
+                    proxies: listener.proxies.into(),
+                },
             });
         }
         let (link, driver) = Link::new(handover, sockets);

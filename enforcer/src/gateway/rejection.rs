@@ -7,7 +7,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::{
     authn::{CertificateError, TokenError},
     channel::{Refusal, RefusedRequest},
-    gateway::http::{head::HeadFault, path::PathError, route::AmbiguousPath},
+    gateway::{
+        http::{head::HeadFault, path::PathError, route::AmbiguousPath},
+        proxy::HeaderFault,
+    },
     session::Principal,
 };
 
@@ -24,6 +27,8 @@ pub(crate) enum Rejection {
     Http2(String),
     #[error("too many requests were given up")]
     GivenUp,
+    #[error("the PROXY protocol header: {0}")]
+    ProxyHeader(#[from] HeaderFault),
     #[error(transparent)]
     Head(#[from] HeadFault),
     #[error("the host is malformed or missing")]
@@ -107,6 +112,7 @@ impl Rejection {
         use StatusCode as S;
         let open = match self {
             Self::Tls(_) => verdict(S::BAD_REQUEST, "tls_failed", Client),
+            Self::ProxyHeader(_) => verdict(S::BAD_REQUEST, "invalid_proxy_header", Client),
             Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
             Self::Http2(_) => verdict(S::BAD_REQUEST, "http2_violation", Client),
             Self::GivenUp => verdict(S::TOO_MANY_REQUESTS, "too_many_given_up", Client),

@@ -87,8 +87,13 @@ impl Socket {
     /// Waits for the first byte, and leaves it there. `None`: there is none.
     pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
         let mut byte = [0];
-        let length = self.shared.stream.peek(&mut byte).await?;
+        let length = self.peek(&mut byte).await?;
         Ok((length > 0).then_some(byte[0]))
+    }
+
+    /// Waits for bytes, and leaves them there. 0: there are none.
+    pub(crate) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.shared.stream.peek(buffer).await
     }
 
     /// From now on the socket serves this session.

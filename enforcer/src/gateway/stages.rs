@@ -35,6 +35,8 @@ pub(crate) struct Accepted {
     socket: Socket,
     cookie: u64,
     peer: SocketAddr,
+    /// The client, if a proxy at the other end has announced it.
+    announced: Option<SocketAddr>,
     local: SocketAddr,
 }
 
@@ -46,6 +48,7 @@ impl Accepted {
             cookie: socket.cookie()?,
             local: canonical(socket.local_addr()?),
             peer: canonical(peer),
+            announced: None,
             socket,
         })
     }
@@ -58,8 +61,19 @@ impl Accepted {
         self.cookie
     }
 
+    /// The other end of the connection.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The other end is a proxy, and this is its client.
+    pub(crate) fn announce(&mut self, client: SocketAddr) {
+        self.announced = Some(canonical(client));
+    }
+
+    /// Who the connection comes from: the client that was announced, or the other end.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.announced.unwrap_or(self.peer)
     }
 }
 
@@ -92,8 +106,14 @@ impl Client {
         self.accepted.cookie
     }
 
+    /// The client's address, as its proxy has announced it if there is one.
     pub(crate) fn peer(&self) -> SocketAddr {
-        self.accepted.peer
+        self.accepted.client()
+    }
+
+    /// The client's address, if its proxy has announced it.
+    pub(crate) fn announced(&self) -> Option<SocketAddr> {
+        self.accepted.announced
     }
 
     pub(crate) fn local(&self) -> SocketAddr {
@@ -196,6 +216,8 @@ impl Authenticated {
 pub(crate) struct Bound {
     session: SessionHandle,
     credential: Arc<Credential>,
+    client: SocketAddr,
+    local: SocketAddr,
 }
 
 impl Bound {
@@ -214,6 +236,8 @@ impl Bound {
         Ok(Self {
             session,
             credential,
+            client: client.peer(),
+            local: client.local(),
         })
     }
 
@@ -233,17 +257,29 @@ impl Bound {
                 None
             }
         };
-        let (session, usage) = link.find(client.cookie(), &credential, kinship).await?;
+        let (session, usage) = link.find(client, &credential, kinship).await?;
         client.bind(&session, &credential);
         let bound = Self {
             session,
             credential,
+            client: client.peer(),
+            local: client.local(),
         };
         Ok((bound, usage))
     }
 
     pub(crate) fn session(&self) -> &SessionHandle {
         &self.session
+    }
+
+    /// The address of the client whose connection this is about.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// Where that client connected to.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
     }
 
     pub(crate) fn session_id(&self) -> SessionId {
@@ -261,7 +297,7 @@ async fn open(
     credential: &Arc<Credential>,
     policy: &str,
 ) -> Result<SessionHandle, Refusal> {
-    let session = link.open(client.cookie(), credential, policy).await?;
+    let session = link.open(client, credential, policy).await?;
     client.bind(&session, credential);
     Ok(session)
 }
@@ -284,7 +320,7 @@ async fn join(
         }
     }
     if needed.policy {
-        let joined = link.open(client.cookie(), credential, policy).await?;
+        let joined = link.open(client, credential, policy).await?;
         if joined.id() != session.id() {
             return Err(Refusal::AnotherSession);
         }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_rustls::TlsAcceptor;
 
@@ -74,6 +75,8 @@ pub(crate) struct StartedListener {
     pub(crate) socket: OwnedFd,
     pub(crate) acceptor: TlsAcceptor,
     pub(crate) service: Service,
+    /// Networks of the proxies that announce their clients.
+    pub(crate) proxies: Vec<IpNet>,
 }
 
 /// Takes the first message from the channel on standard input, and loads what it names.
@@ -137,7 +140,13 @@ fn load_listener(
     name: String,
     socket: OwnedFd,
 ) -> Result<StartedListener, StartError> {
-    let Some(Listener { tls, protocol, .. }) = config.listeners.get(&name) else {
+    let Some(Listener {
+        tls,
+        protocol,
+        proxies,
+        ..
+    }) = config.listeners.get(&name)
+    else {
         return Err(StartError::UnknownListener(name));
     };
     let mut routes = config.routes.iter();
@@ -155,6 +164,7 @@ fn load_listener(
         socket,
         acceptor,
         service,
+        proxies: proxies.clone(),
     })
 }
 

@@ -7,5 +7,6 @@ mod http;
 mod http2;
 mod http2_upstream;
 mod life;
+mod proxy;
 mod tcp;
 mod websocket;

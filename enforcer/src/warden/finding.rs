@@ -1,5 +1,7 @@
 //! The live session that a credential leads to, for those who must not open one.
 
+use std::net::SocketAddr;
+
 use super::{
     book::Live,
     core::{Core, payload_instant},
@@ -18,6 +20,7 @@ impl Core {
         cookie: u64,
         credential: &Credential,
         kinship: Kinship,
+        announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<(SessionView, SessionUsage), Refusal> {
         if let Some(reason) = self.book.ended(&credential.key, now.wall) {
@@ -35,7 +38,7 @@ impl Core {
         // A socket that cannot be bound to it changes nothing about it.
         self.bindable(cookie, BoundRole::Client, Some(id), now)?;
         self.renew(id, credential, now)?;
-        self.bind(cookie, id, BoundRole::Client, now)?;
+        self.bind(cookie, id, BoundRole::Client, announced_client, now)?;
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok((self.view(live), self.usage(live, now)))
     }

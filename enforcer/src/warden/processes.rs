@@ -42,6 +42,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// What the processes tell the loop.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are messages")]
 pub enum Incoming {
     /// A message.
     Message(GatewayId, ToWarden),

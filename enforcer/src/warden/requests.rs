@@ -28,9 +28,10 @@ impl Core {
                 cookie,
                 credential,
                 policy,
+                announced_client,
             } => (
                 request,
-                self.open(cookie, &credential, &policy, now)
+                self.open(cookie, &credential, &policy, announced_client, now)
                     .map(Answer::Session),
             ),
             ToWarden::Find {
@@ -38,9 +39,10 @@ impl Core {
                 cookie,
                 credential,
                 kinship,
+                announced_client,
             } => (
                 request,
-                self.find(cookie, &credential, kinship, now)
+                self.find(cookie, &credential, kinship, announced_client, now)
                     .map(|(session, usage)| Answer::Found(session, usage)),
             ),
             ToWarden::Renew {
@@ -58,7 +60,7 @@ impl Core {
                 role,
             } => (
                 request,
-                self.bind(cookie, session, role, now)
+                self.bind(cookie, session, role, None, now)
                     .map(|()| Answer::Bound),
             ),
             ToWarden::Touch { session, at } => return self.touch(session, at, now),
@@ -91,6 +93,7 @@ impl Core {
         cookie: u64,
         credential: &Credential,
         policy: &str,
+        announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<SessionView, Refusal> {
         let limits = self
@@ -117,7 +120,7 @@ impl Core {
                 id
             }
         };
-        self.bind(cookie, id, BoundRole::Client, now)?;
+        self.bind(cookie, id, BoundRole::Client, announced_client, now)?;
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok(self.view(live))
     }
@@ -218,6 +221,7 @@ impl Core {
         cookie: u64,
         id: SessionId,
         role: BoundRole,
+        announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<(), Refusal> {
         if self.book.get(id).is_none() {
@@ -261,6 +265,7 @@ impl Core {
         }
         let mut record = self.session_record(Event::ConnectionOpened, id, now);
         describe(&mut record, cookie, &connection);
+        record.proxied_client = announced_client;
         self.audit.write(record);
         Ok(())
     }

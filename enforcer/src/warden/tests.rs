@@ -125,7 +125,8 @@ impl Bench {
     }
 
     fn open(&mut self, cookie: u64, credential: &Credential) -> Result<SessionView, Refusal> {
-        self.core.open(cookie, credential, "normal", Now::read())
+        self.core
+            .open(cookie, credential, "normal", None, Now::read())
     }
 
     /// What the gateway is answered.
@@ -296,7 +297,9 @@ fn finding_a_session_opens_none_and_binds_to_it() {
         bench.connect(cookie, abi::Role::Client);
     }
     let find = |bench: &mut Bench, cookie, credential: &Credential, kinship| {
-        bench.core.find(cookie, credential, kinship, Now::read())
+        bench
+            .core
+            .find(cookie, credential, kinship, None, Now::read())
     };
     let token = |key: &str, seconds| Credential {
         key: SessionKey::from_token(key.as_bytes()),
@@ -338,12 +341,15 @@ fn a_session_under_two_policies_has_the_strictest_of_their_limits() {
     bench.connect(7, abi::Role::Client);
     let alice = credential("alice", 500);
     let view = bench.open(7, &alice).unwrap();
-    let joined = bench.core.open(7, &alice, "strict", Now::read()).unwrap();
+    let joined = bench
+        .core
+        .open(7, &alice, "strict", None, Now::read())
+        .unwrap();
     assert_eq!(joined.id, view.id);
     assert!(joined.deadline < view.deadline);
     let entry = bench.core.maps.session(view.id.as_u64()).unwrap();
     assert_eq!(entry.idle_timeout_ns, 10_000_000_000);
-    let unknown = bench.core.open(7, &alice, "none", Now::read());
+    let unknown = bench.core.open(7, &alice, "none", None, Now::read());
     assert_eq!(unknown, Err(Refusal::UnknownPolicy));
 }
 
@@ -393,7 +399,7 @@ fn the_token_of_a_session_that_was_only_observed_opens_another() {
     bench.connect(7, abi::Role::Client);
     let first = bench
         .core
-        .open(7, &credential, "observed", Now::read())
+        .open(7, &credential, "observed", None, Now::read())
         .unwrap();
     bench.core.book.get_mut(first.id).unwrap().legs.clear();
     let later = |seconds| {
@@ -407,7 +413,9 @@ fn the_token_of_a_session_that_was_only_observed_opens_another() {
     bench.core.on_alarm(later(70));
     assert!(bench.core.book.get(first.id).is_none());
     bench.connect(8, abi::Role::Client);
-    let again = bench.core.open(8, &credential, "observed", Now::read());
+    let again = bench
+        .core
+        .open(8, &credential, "observed", None, Now::read());
     assert_ne!(again.unwrap().id, first.id);
 }
 

@@ -1,5 +1,6 @@
 mod faults;
 mod files;
+mod proxy;
 mod tcp;
 
 use super::*;

@@ -99,6 +99,7 @@ pub(crate) mod tests {
             policy: "default".to_owned(),
             forward_token: false,
             upstream_pool: UpstreamPool::Shared,
+            proxy_protocol: None,
             connect_timeout: Duration::from_secs(5),
             response_timeout: Duration::from_secs(60),
         }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{PrivateKeyDer, ServerName},
@@ -228,7 +229,13 @@ impl Warden {
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
-        Self::serving(upstream, routes, Service::Http).await
+        Self::serving(upstream, routes, Service::Http, Vec::new()).await
+    }
+
+    /// A world whose one HTTP listener takes everybody for a proxy.
+    pub(super) async fn behind_proxies(upstream: SocketAddr, route: Route) -> Self {
+        let everybody = vec!["0.0.0.0/0".parse().unwrap()];
+        Self::serving(upstream, vec![route], Service::Http, everybody).await
     }
 
     /// A world with one TCP listener. Clients show the server's own certificate.
@@ -237,10 +244,16 @@ impl World {
             subject: CertificateName::Any,
             route: 0,
         });
-        Self::serving(upstream, vec![route("public", None, "/")], service).await
+        let routes = vec![route("public", None, "/")];
+        Self::serving(upstream, routes, service, Vec::new()).await
     }
 
-    async fn serving(upstream: SocketAddr, routes: Vec<Route>, service: Service) -> Self {
+    async fn serving(
+        upstream: SocketAddr,
+        routes: Vec<Route>,
+        service: Service,
+        proxies: Vec<IpNet>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &[u8]| {
             let path = folder.path().join(name);
@@ -300,6 +313,7 @@ impl World {
                 socket: listener.into(),
                 acceptor,
                 service,
+                proxies,
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
@@ -354,7 +368,13 @@ impl World {
     }
 
     pub(super) async fn connect(&self) -> Client {
-        let tcp = TcpStream::connect(self.address).await.unwrap();
+        self.connect_through(b"").await
+    }
+
+    /// A client whose connection starts with what a proxy says.
+    pub(super) async fn connect_through(&self, announcement: &[u8]) -> Client {
+        let mut tcp = TcpStream::connect(self.address).await.unwrap();
+        tcp.write_all(announcement).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         Client {
             stream: self.connector.connect(name, tcp).await.unwrap(),

@@ -2,13 +2,14 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -16,8 +17,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::tls::{NativeRoots, Tls, UpstreamTlsError};
 use crate::{
-    config::Route,
-    gateway::{link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket},
+    config::{ProxyVersion, Route},
+    gateway::{link::Link, proxy, rejection::Rejection, socket::Socket, stages::Bound},
 };
 
 /// How to reach an upstream.
@@ -26,6 +27,8 @@ pub(super) struct Connector {
     host: String,
     port: u16,
     tls: Option<Tls>,
+    /// Connections start with an announcement of the client.
+    announces: Option<ProxyVersion>,
     connect_timeout: Duration,
 }
 
@@ -37,6 +40,7 @@ impl Connector {
             host: upstream.host.clone(),
             port: upstream.port,
             tls: tls.map(|tls| Tls::load(tls, upstream, roots)).transpose()?,
+            announces: route.proxy_protocol,
             connect_timeout: route.connect_timeout,
         })
     }
@@ -49,20 +53,31 @@ impl Connector {
         self.connect_timeout
     }
 
+    /// The client that a connection for it announces; others must not share it.
+    pub(super) fn announced(&self, bound: &Bound) -> Option<SocketAddr> {
+        self.announces.map(|_| bound.client())
+    }
+
     /// A connection; with an owner it is bound to the owner's session before its first byte.
     pub(super) async fn connect(
         &self,
-        owner: Option<(&Link, &SessionHandle)>,
+        owner: Option<(&Link, &Bound)>,
     ) -> Result<(Stream, Socket), Rejection> {
         let tcp = timeout(self.connect_timeout, self.connect_tcp())
             .await
             .map_err(|_| Rejection::UpstreamConnectTimeout)?
             .map_err(Rejection::UpstreamUnreachable)?;
         let socket = Socket::new(tcp);
-        if let Some((link, session)) = owner {
+        if let Some((link, bound)) = owner {
+            let session = bound.session();
             let cookie = socket.cookie().map_err(Rejection::UpstreamUnreachable)?;
             link.bind_upstream(cookie, session.id()).await?;
             socket.serve(session);
+            if let Some(version) = self.announces {
+                let header = proxy::header(version, bound.client(), bound.local());
+                let sent = socket.clone().write_all(&header).await;
+                sent.map_err(Rejection::UpstreamUnreachable)?;
+            }
         }
         let stream = match &self.tls {
             None => Stream::Plain(socket.clone()),
@@ -148,10 +163,7 @@ impl AsyncWrite for Stream {
 mod tests {
     use std::path::Path;
 
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
     use crate::{

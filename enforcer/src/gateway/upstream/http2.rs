@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Owner, connect::Stream, rejection};
+use super::{connect::Stream, pool::Owner, rejection};
 use crate::gateway::{
     http::{body::RequestBody, head::MAX_HEAD},
     rejection::Rejection,
@@ -38,7 +38,7 @@ pub(super) type Sender = SendRequest<RequestBody>;
 /// The connections to one upstream.
 #[derive(Debug, Default)]
 pub(super) struct Connections {
-    slots: Mutex<HashMap<Owner, Slot>>,
+    slots: Mutex<HashMap<Option<Owner>, Slot>>,
 }
 
 /// Held while a connection is made: who comes meanwhile waits for it.
@@ -48,7 +48,7 @@ impl Connections {
     /// The owner's connection; `connect` makes one if there is none.
     pub(super) async fn get(
         &self,
-        owner: Owner,
+        owner: Option<Owner>,
         patience: Duration,
         connect: impl AsyncFnOnce() -> Result<Sender, Rejection>,
     ) -> Result<Sender, Rejection> {
@@ -71,7 +71,7 @@ impl Connections {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Slot>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<Owner>, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

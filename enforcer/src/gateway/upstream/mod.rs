@@ -108,10 +108,9 @@ impl Upstream {
         bound: &Bound,
         outgoing: Outgoing,
     ) -> Result<Response<Incoming>, Rejection> {
-        let session = bound.session();
         match &self.connections {
-            Connections::Http1(pool) => self.send_http1(pool, link, session, outgoing).await,
-            Connections::Http2(open) => self.send_http2(open, link, session, outgoing).await,
+            Connections::Http1(pool) => self.send_http1(pool, link, bound, outgoing).await,
+            Connections::Http2(open) => self.send_http2(open, link, bound, outgoing).await,
         }
     }
 
@@ -119,23 +118,23 @@ impl Upstream {
         &self,
         pool: &Arc<Pool>,
         link: &Arc<Link>,
-        session: &SessionHandle,
+        bound: &Bound,
         outgoing: Outgoing,
     ) -> Result<Response<Incoming>, Rejection> {
         let again = outgoing.repeatable.then(|| outgoing.head.clone());
         let mut request = Request::from_parts(outgoing.head, outgoing.body);
         let progress = &outgoing.progress;
-        if let Some(connection) = pool.take(self.owner(session), boot_now()) {
+        if let Some(connection) = pool.take(self.owner(bound), boot_now()) {
             match self
-                .exchange(pool, connection, session, request, progress)
+                .exchange(pool, connection, bound, request, progress)
                 .await
             {
                 Ok(response) => return Ok(response),
                 Err(failure) => request = failure.repeat(again)?,
             }
         }
-        let connection = self.connect(link, session).await?;
-        self.exchange(pool, connection, session, request, progress)
+        let connection = self.connect(link, bound).await?;
+        self.exchange(pool, connection, bound, request, progress)
             .await
             .map_err(|failure| failure.rejection)
     }
@@ -144,24 +143,25 @@ impl Upstream {
         &self,
         open: &http2::Connections,
         link: &Arc<Link>,
-        session: &SessionHandle,
+        bound: &Bound,
         outgoing: Outgoing,
     ) -> Result<Response<Incoming>, Rejection> {
+        let session = bound.session();
         let mut request = Request::from_parts(outgoing.head, outgoing.body);
         http2::translate(&mut request, self.connector.is_tls())?;
         let progress = &outgoing.progress;
         // Once more if the upstream closed the connection before it took the request.
         for last in [false, true] {
             let connect = async || {
-                let owner = self.exclusive(session);
+                let owner = self.exclusive(bound);
                 let (stream, _) = self
                     .connector
-                    .connect(owner.map(|session| (&**link, session)))
+                    .connect(owner.map(|bound| (&**link, bound)))
                     .await?;
-                http2::begin(stream, owner.cloned()).await
+                http2::begin(stream, owner.map(|bound| bound.session().clone())).await
             };
             let patience = self.connector.connect_timeout();
-            let mut sender = open.get(self.owner(session), patience, connect).await?;
+            let mut sender = open.get(self.owner(bound), patience, connect).await?;
             session.decided().await;
             if let Some(reason) = session.state().end_reason(boot_now()) {
                 return Err(Refusal::SessionEnded(reason).into());
@@ -190,7 +190,7 @@ impl Upstream {
             return Err(Rejection::NoWebSocket);
         }
         let session = bound.session();
-        let (stream, socket) = self.connector.connect(Some((link, session))).await?;
+        let (stream, socket) = self.connector.connect(Some((link, bound))).await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(rejection)?;
@@ -209,7 +209,7 @@ impl Upstream {
         link: &Link,
         bound: &Bound,
     ) -> Result<(Stream, Socket), Rejection> {
-        self.connector.connect(Some((link, bound.session()))).await
+        self.connector.connect(Some((link, bound))).await
     }
 
     /// Closes connections that have been idle for long.
@@ -220,32 +220,31 @@ impl Upstream {
         }
     }
 
-    fn owner(&self, session: &SessionHandle) -> Owner {
-        self.exclusive(session).map(SessionHandle::id)
+    fn owner(&self, bound: &Bound) -> Option<Owner> {
+        self.exclusive(bound).map(|bound| Owner {
+            session: bound.session_id(),
+            announced: self.connector.announced(bound),
+        })
     }
 
-    /// The session, if its connections are its own.
-    fn exclusive<'a>(&self, session: &'a SessionHandle) -> Option<&'a SessionHandle> {
+    /// The proof of the session, if its connections are its own.
+    fn exclusive<'a>(&self, bound: &'a Bound) -> Option<&'a Bound> {
         match self.sharing {
             UpstreamPool::Shared => None,
-            UpstreamPool::Session => Some(session),
+            UpstreamPool::Session => Some(bound),
         }
     }
 
-    async fn connect(
-        &self,
-        link: &Arc<Link>,
-        session: &SessionHandle,
-    ) -> Result<Connection, Rejection> {
-        let owner = self.exclusive(session);
+    async fn connect(&self, link: &Arc<Link>, bound: &Bound) -> Result<Connection, Rejection> {
+        let owner = self.exclusive(bound);
         let (stream, socket) = self
             .connector
-            .connect(owner.map(|session| (&**link, session)))
+            .connect(owner.map(|bound| (&**link, bound)))
             .await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(rejection)?;
-        let owner = owner.cloned();
+        let owner = owner.map(|bound| bound.session().clone());
         tokio::spawn(async move {
             let result = match &owner {
                 None => driver.await,
@@ -266,14 +265,14 @@ impl Upstream {
         &self,
         pool: &Arc<Pool>,
         mut connection: Connection,
-        session: &SessionHandle,
+        bound: &Bound,
         request: Request<RequestBody>,
         progress: &Progress,
     ) -> Result<Response<Incoming>, Failure> {
         let response = connection
-            .send(session, request, self.response_timeout, progress)
+            .send(bound.session(), request, self.response_timeout, progress)
             .await?;
-        let owner = self.owner(session);
+        let owner = self.owner(bound);
         let pool = Arc::clone(pool);
         tokio::spawn(async move {
             if connection.sender.ready().await.is_ok() {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,12 +14,17 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most idle connections of one owner.
 const MAX_IDLE: usize = 64;
 
-/// The session that a connection belongs to; `None` if it is shared.
-pub(super) type Owner = Option<SessionId>;
+/// What a connection that is not shared belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Owner {
+    pub(super) session: SessionId,
+    /// The client that it was announced for.
+    pub(super) announced: Option<SocketAddr>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    idle: Mutex<HashMap<Owner, Vec<Idle>>>,
+    idle: Mutex<HashMap<Option<Owner>, Vec<Idle>>>,
 }
 
 #[derive(Debug)]
@@ -36,7 +42,7 @@ impl Idle {
 
 impl Pool {
     /// The connection that was used last.
-    pub(super) fn take(&self, owner: Owner, now: BootInstant) -> Option<Connection> {
+    pub(super) fn take(&self, owner: Option<Owner>, now: BootInstant) -> Option<Connection> {
         let mut pool = self.lock();
         let idle = pool.get_mut(&owner)?;
         loop {
@@ -47,7 +53,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn put(&self, owner: Owner, connection: Connection, now: BootInstant) {
+    pub(super) fn put(&self, owner: Option<Owner>, connection: Connection, now: BootInstant) {
         let mut pool = self.lock();
         let idle = pool.entry(owner).or_default();
         if idle.len() < MAX_IDLE {
@@ -65,7 +71,7 @@ impl Pool {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<Owner>, Vec<Idle>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
