@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use crate::{
-    authn::Authenticator,
+    authn::{Authenticator, certificate},
     channel::{self, ToGateway, ToWarden},
     clock::WallInstant,
-    config::{Config, Identity},
+    config::{CertificateName, Config, Identity},
     gateway,
 };
 
@@ -45,6 +45,22 @@ pub fn tokens(input: &[u8]) {
             .validate(token, WallInstant::from_unix_seconds(0))
             .is_err()
     );
+}
+
+/// A client's certificate (DER).
+pub fn certificates(input: &[u8]) {
+    let now = WallInstant::from_unix_seconds(0);
+    if let Ok(credential) = certificate::credential(input, CertificateName::Any, now) {
+        assert!(!credential.principal.subject.is_empty());
+    }
+}
+
+/// A PROXY protocol header, in pieces as long as the first byte says.
+pub fn proxy_headers(input: &[u8]) {
+    let Some((piece, stream)) = input.split_first() else {
+        return;
+    };
+    gateway::fuzzing::read_announcement(stream, usize::from(*piece).max(1));
 }
 
 /// A message between gateway and warden, either way.

@@ -56,8 +56,9 @@ pub struct Daemon {
     pub runtime_dir: PathBuf,
     /// Pins of programs and maps; default `/sys/fs/bpf/enforcer`.
     pub bpf_dir: PathBuf,
-    /// The daemon's cgroup, parent of the warden's and the gateways'. Without it: the process's
-    /// own cgroup if it is not the root (systemd with Delegate=yes), else `enforcer` below the root.
+    /// The daemon's cgroup, parent of the warden's and the gateways'. Without it: the
+    /// service's that the process was started in (systemd with Delegate=yes), else `enforcer` below
+    /// the root.
     pub cgroup: Option<PathBuf>,
     /// The gateway's user; default `nobody`.
     pub user: String,

@@ -2,6 +2,7 @@
 
 use super::{
     http::{head::HeadInspector, path::MatchPath},
+    proxy::incoming::HeaderReader,
     websocket::frame::{FrameScanner, Sender},
 };
 
@@ -45,5 +46,17 @@ pub(crate) fn parse_path(path: &str) {
             form.split(|byte| *byte == b'/')
                 .all(|segment| segment != b".." && segment != b".")
         );
+    }
+}
+
+/// Whatever the pieces, no more is taken than there is.
+pub(crate) fn read_announcement(stream: &[u8], piece: usize) {
+    let mut reader = HeaderReader::default();
+    for bytes in stream.chunks(piece) {
+        match reader.take(bytes) {
+            Ok((taken, None)) => assert_eq!(taken, bytes.len()),
+            Ok((taken, Some(_))) => return assert!(taken <= bytes.len()),
+            Err(_) => return,
+        }
     }
 }

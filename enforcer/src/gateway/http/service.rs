@@ -65,7 +65,10 @@ async fn handle(
         http2::normalize(&mut request)?;
     }
     let path = request.uri().path();
-    if path.starts_with(endpoints::WELL_KNOWN) {
+    if path
+        .strip_prefix(endpoints::WELL_KNOWN)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    {
         return endpoints::answer(connection, &request, known).await;
     }
     if matches!(*request.method(), Method::TRACE | Method::CONNECT) {

@@ -7,7 +7,7 @@
 //! and to upstreams.
 
 mod header;
-mod incoming;
+pub(crate) mod incoming;
 
 use tokio::io::AsyncReadExt;
 
