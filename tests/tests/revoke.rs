@@ -58,9 +58,11 @@ fn revocation_ends_all_connections_of_the_session_and_says_how_many() {
     assert_eq!(streams.download.end().unwrap().how, End::Reset);
     assert_eq!(streams.talk.end().unwrap().ending.how, End::Reset);
     let upstream = &scene.upstream;
-    let legs = upstream.wait_for_connections("the upstream legs ended", |legs| {
-        legs.iter().filter(|leg| leg.closed).count() == 2
-    });
+    let legs = upstream
+        .log()
+        .wait_for_connections("the upstream legs ended", |legs| {
+            legs.iter().filter(|leg| leg.closed).count() == 2
+        });
     let reset = Err(std::io::ErrorKind::ConnectionReset);
     let reset = |leg: &&enforcer_tests::upstream::Connection| {
         leg.ended.as_ref().is_some_and(|(_, how)| *how == reset)

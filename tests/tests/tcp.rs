@@ -55,6 +55,7 @@ fn check_cut(conversation: &Conversation, ending: &Ending, deadline: WallInstant
 /// Checks that the upstream was reset and took nothing that was sent after the deadline.
 fn check_upstream(upstream: &StreamUpstream) {
     let connections = upstream
+        .log()
         .wait_for_connections("the upstream's connection ended", |all| {
             all.first().is_some_and(|one| one.ended.is_some())
         })
@@ -203,6 +204,7 @@ fn each_side_may_end_before_the_other() {
     second.write("and this").unwrap();
     second.finish().unwrap();
     let connections = upstream
+        .log()
         .wait_for_connections("both ended", |all| {
             all.len() == 2 && all.iter().all(|one| one.ended.is_some())
         })
@@ -268,7 +270,10 @@ fn without_a_certificate_of_the_authoritys_there_is_no_way_in() {
     let nameless = scene.authority.client("alice").unwrap();
     assert!(client(&scene, &nameless).flow("echo").is_err());
     refused(&daemon, "certificate_name_missing");
-    let connections = upstream.wait_for_connections("nothing", |_| true).unwrap();
+    let connections = upstream
+        .log()
+        .wait_for_connections("nothing", |_| true)
+        .unwrap();
     assert!(connections.is_empty());
 }
 

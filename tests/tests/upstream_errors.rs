@@ -105,13 +105,16 @@ fn a_client_that_leaves_a_download_or_a_websocket_frees_the_upstream() {
     socket.receive().unwrap();
     let open = |closed: usize| {
         let what = format!("{closed} upstream connections had closed");
-        scene.upstream.wait_for_connections(&what, |connections| {
-            connections
-                .iter()
-                .filter(|connection| connection.closed)
-                .count()
-                == closed
-        })
+        scene
+            .upstream
+            .log()
+            .wait_for_connections(&what, |connections| {
+                connections
+                    .iter()
+                    .filter(|connection| connection.closed)
+                    .count()
+                    == closed
+            })
     };
     assert_eq!(open(0).unwrap().len(), 2);
     download.leave();

@@ -8,6 +8,8 @@ use std::{
 use enforcer::clock::{self, BootInstant};
 use http::HeaderMap;
 
+use crate::wait;
+
 /// Everything that an upstream saw.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -72,6 +74,18 @@ impl Connection {
 }
 
 impl Log {
+    /// All connections, once `matches` holds for them.
+    pub fn wait_for_connections(
+        &self,
+        what: &str,
+        matches: impl Fn(&[Connection]) -> bool,
+    ) -> anyhow::Result<Vec<Connection>> {
+        wait::until(what, || {
+            let connections = self.connections();
+            matches(&connections).then_some(connections)
+        })
+    }
+
     /// All connections so far.
     pub fn connections(&self) -> Vec<Connection> {
         self.entries().connections.clone()

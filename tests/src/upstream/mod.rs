@@ -77,18 +77,6 @@ impl Upstream {
     pub fn wait_for_upload(&self, what: &str, matches: impl Fn(&Upload) -> bool) -> Result<Upload> {
         wait::until(what, || self.log.uploads().into_iter().find(&matches))
     }
-
-    /// All connections, once `matches` holds for them.
-    pub fn wait_for_connections(
-        &self,
-        what: &str,
-        matches: impl Fn(&[Connection]) -> bool,
-    ) -> Result<Vec<Connection>> {
-        wait::until(what, || {
-            let connections = self.log.connections();
-            matches(&connections).then_some(connections)
-        })
-    }
 }
 
 async fn serve(listener: TcpListener, log: Arc<Log>) {

@@ -23,11 +23,8 @@ use tokio::{
     time::interval,
 };
 
-use super::{Connection, Log, tap::Tap};
-use crate::{
-    namespace::{Namespace, Task},
-    wait,
-};
+use super::{Log, tap::Tap};
+use crate::namespace::{Namespace, Task};
 
 /// A server of bytes.
 #[derive(Debug)]
@@ -59,16 +56,9 @@ impl StreamUpstream {
         format!("tcp://{}", self.address)
     }
 
-    /// All connections, once `matches` holds for them.
-    pub fn wait_for_connections(
-        &self,
-        what: &str,
-        matches: impl Fn(&[Connection]) -> bool,
-    ) -> Result<Vec<Connection>> {
-        wait::until(what, || {
-            let connections = self.log.connections();
-            matches(&connections).then_some(connections)
-        })
+    /// What it saw.
+    pub fn log(&self) -> &Log {
+        &self.log
     }
 }
 
