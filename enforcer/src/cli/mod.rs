@@ -22,9 +22,8 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-pub(crate) use pins::{map_statuses, program_statuses};
 pub use since::{InvalidSince, Since};
-pub use target::{AdminTarget, ConfigTarget, admin_socket};
+pub use target::{AdminTarget, ConfigTarget};
 
 use crate::{
     audit::{Event, Filter, Follow, LOG_NAME},

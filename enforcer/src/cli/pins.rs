@@ -6,7 +6,7 @@ use super::{maps::Maps, status::Pins};
 use crate::{
     config::Daemon,
     kernel::{attach, cgroup::DaemonCgroup, maps},
-    warden::admin::{MapStatus, ProgramStatus},
+    warden::admin::{map_statuses, program_statuses},
 };
 
 /// Which programs are attached and which maps are pinned.
@@ -29,30 +29,6 @@ fn locate(daemon: &Daemon) -> Result<DaemonCgroup> {
         Some(cgroup) if daemon.cgroup.is_none() => Ok(cgroup),
         _ => Ok(DaemonCgroup::locate(daemon.cgroup.as_deref())?),
     }
-}
-
-/// The programs of an inspection, as they are reported.
-pub(crate) fn program_statuses(inspection: &attach::Inspection) -> Vec<ProgramStatus> {
-    let status = |(name, state): &(&str, Result<(), attach::Unattached>)| ProgramStatus {
-        name: (*name).to_owned(),
-        attached: state.is_ok(),
-        pinned: !matches!(state, Err(attach::Unattached::NotPinned)),
-    };
-    inspection.programs.iter().map(status).collect()
-}
-
-/// The maps of an inspection, as they are reported, with how full they are where that is known.
-pub(crate) fn map_statuses(
-    inspection: &attach::Inspection,
-    fill: impl Fn(&str) -> Option<maps::Fill>,
-) -> Vec<MapStatus> {
-    let status = |(name, pinned): &(&'static str, bool)| MapStatus {
-        name: (*name).to_owned(),
-        pinned: *pinned,
-        entries: fill(name).map(|fill| fill.entries),
-        capacity: fill(name).map(|fill| fill.capacity),
-    };
-    inspection.maps.iter().map(status).collect()
 }
 
 /// The contents of the pinned maps.

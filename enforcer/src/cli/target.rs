@@ -1,14 +1,14 @@
 //! Which daemon a subcommand is about.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::config::{Config, Daemon};
-
-/// Name of the admin socket in `runtime_dir`.
-const ADMIN_SOCKET: &str = "admin.sock";
+use crate::{
+    config::{Config, Daemon},
+    warden::admin::socket_in,
+};
 
 /// The daemon of a configuration, or the one with the default folders.
 #[derive(Debug, Args)]
@@ -51,18 +51,15 @@ impl AdminTarget {
     pub fn socket(&self) -> Result<PathBuf> {
         match &self.socket {
             Some(socket) => Ok(socket.clone()),
-            None => Ok(admin_socket(&self.config.daemon()?.runtime_dir)),
+            None => Ok(socket_in(&self.config.daemon()?.runtime_dir)),
         }
     }
 }
 
-/// The admin socket in a `runtime_dir`.
-pub fn admin_socket(runtime_dir: &Path) -> PathBuf {
-    runtime_dir.join(ADMIN_SOCKET)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -10,7 +10,6 @@ use std::{
 };
 
 use ipnet::IpNet;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
@@ -86,7 +85,6 @@ pub(crate) fn receive() -> Result<Started, StartError> {
     let Some((ToGateway::Start { config_path, names }, fds, channel)) = received else {
         return Err(StartError::NotStarted);
     };
-    raise_descriptor_limit();
     load(config_path, names, fds, channel)
 }
 
@@ -182,16 +180,4 @@ fn read(memfd: OwnedFd) -> io::Result<String> {
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// As many descriptors as the process may have. With fewer it serves, too.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }

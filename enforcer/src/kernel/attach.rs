@@ -224,10 +224,9 @@ fn inspect_link(path: &Path, cgroup: &DaemonCgroup) -> Result<(), Unattached> {
     if !path.exists() {
         return Err(Unattached::NotPinned);
     }
-    let unreadable = |error: LinkError| Unattached::Unreadable(error.to_string());
-    let link = FdLink::from(PinnedLink::from_pin(path).map_err(unreadable)?);
-    let id = link.info().map_err(unreadable)?.id();
-    match attached_cgroup(id) {
+    let attached =
+        attached_cgroup(path).map_err(|error| Unattached::Unreadable(error.to_string()))?;
+    match attached {
         None | Some(0) => Err(Unattached::Detached),
         found if found == cgroup.id() => Ok(()),
         Some(found) => Err(Unattached::Elsewhere(found)),
@@ -237,13 +236,16 @@ fn inspect_link(path: &Path, cgroup: &DaemonCgroup) -> Result<(), Unattached> {
 /// The cgroup that the pinned programs are attached to, if any is.
 pub fn attached_to(bpf_dir: &Path) -> Option<DaemonCgroup> {
     PROGRAMS.iter().find_map(|name| {
-        let link = FdLink::from(PinnedLink::from_pin(bpf_dir.join("links").join(name)).ok()?);
-        DaemonCgroup::by_id(attached_cgroup(link.info().ok()?.id())?)
+        let attached = attached_cgroup(&bpf_dir.join("links").join(name));
+        DaemonCgroup::by_id(attached.ok()??)
     })
 }
 
-/// The cgroup id of an open link, from this process's fdinfo: 0 once detached.
-fn attached_cgroup(link_id: u32) -> Option<u64> {
+/// The cgroup id of a pinned link, from this process's fdinfo: 0 once detached.
+fn attached_cgroup(path: &Path) -> Result<Option<u64>, LinkError> {
+    // Open until the end: fdinfo only lists what is.
+    let link = FdLink::from(PinnedLink::from_pin(path)?);
+    let link_id = link.info()?.id();
     let field = |text: &str, name: &str| {
         text.lines().find_map(|line| {
             line.strip_prefix(name)?
@@ -253,14 +255,11 @@ fn attached_cgroup(link_id: u32) -> Option<u64> {
                 .ok()
         })
     };
-    fs::read_dir("/proc/self/fdinfo")
-        .ok()?
-        .flatten()
-        .find_map(|entry| {
-            let text = fs::read_to_string(entry.path()).ok()?;
-            (field(&text, "link_id") == Some(u64::from(link_id)))
-                .then(|| field(&text, "cgroup_id"))?
-        })
+    let descriptors = fs::read_dir("/proc/self/fdinfo").into_iter().flatten();
+    Ok(descriptors.flatten().find_map(|entry| {
+        let text = fs::read_to_string(entry.path()).ok()?;
+        (field(&text, "link_id") == Some(u64::from(link_id))).then(|| field(&text, "cgroup_id"))?
+    }))
 }
 
 /// Detaches the programs and removes all pins.

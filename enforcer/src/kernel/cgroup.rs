@@ -137,21 +137,26 @@ impl DaemonCgroup {
 
     /// Removes the folders of gateways that are gone.
     pub fn sweep(&self) {
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with("gateway-") {
-                // Fails with EBUSY while a process is in it.
-                let _ = fs::remove_dir(entry.path());
-            }
+        for gateway in self.gateways() {
+            // Fails with EBUSY while a process is in it.
+            let _ = fs::remove_dir(gateway.0);
         }
     }
 
     /// Kills the processes of every gateway below this cgroup.
     pub fn kill_gateways(&self) {
-        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with("gateway-") {
-                let _ = ChildCgroup(entry.path()).kill();
-            }
+        for gateway in self.gateways() {
+            let _ = gateway.kill();
         }
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = ChildCgroup> {
+        fs::read_dir(&self.0)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("gateway-"))
+            .map(|entry| ChildCgroup(entry.path()))
     }
 
     /// Moves this process out, to the cgroup above, so that the folder can be removed.

@@ -8,14 +8,13 @@ use super::{
     admin::{
         AdminCommand, ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, Reply,
         RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState, StatusReport,
-        missing_parts,
+        map_statuses, missing_parts, program_statuses,
     },
     book::Live,
     core::{Core, payload_instant},
     store::StoreHealth,
 };
 use crate::{
-    cli::{map_statuses, program_statuses},
     clock::{BootInstant, Now},
     kernel::{
         attach,

@@ -13,7 +13,7 @@ use super::{
     ending::{Ending, Over},
     gateways::Gateways,
     queue::DeadlineQueue,
-    store::{StoreHandle, StoredKey, StoredSession},
+    store::{StoreHandle, StoredSession},
 };
 use crate::{
     audit::{AuditSink, Event, Record},
@@ -299,7 +299,7 @@ impl Core {
         let session = &live.session;
         self.store.save(StoredSession {
             id,
-            keys: stored_keys(session),
+            keys: session.keys.clone(),
             principal: session.principal.clone(),
             authorized_party: session.authorized_party.clone(),
             names_session: session.names_session,
@@ -314,18 +314,6 @@ impl Core {
             last_activity: now.wall_at(session.last_activity()),
         });
     }
-}
-
-/// A session's keys, as the store keeps them.
-pub(super) fn stored_keys(session: &Session) -> Vec<StoredKey> {
-    session
-        .keys
-        .iter()
-        .map(|known| StoredKey {
-            key: known.key,
-            until: known.until,
-        })
-        .collect()
 }
 
 /// The client's last payload, if there was any.

@@ -7,7 +7,7 @@ use std::{
 
 use enforcer_abi as abi;
 
-use super::core::{Core, Due, stored_keys};
+use super::core::{Core, Due};
 use crate::{
     audit::{ConnectionRole, Event, Record},
     channel::{BoundRole, ToGateway},
@@ -56,8 +56,6 @@ impl Ending {
         let mut record = self.record;
         record.dropped_packets = Some(self.dropped_packets);
         if let Some(last) = self.last_payload_at {
-            let micros =
-                |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
             record.lateness_us = Some(micros(last.saturating_duration_since(self.limit)));
             if last < self.limit {
                 record.last_payload_before_deadline_us =
@@ -171,7 +169,7 @@ impl Core {
             self.maps.unbind(*cookie);
         }
         self.store
-            .end(id, stored_keys(&live.session), limit.reason, now.wall);
+            .end(id, live.session.keys.clone(), limit.reason, now.wall);
         self.gateways.broadcast(ToGateway::Ended {
             session: id,
             reason: limit.reason,
@@ -190,7 +188,7 @@ impl Core {
         );
         if !live.legs.is_empty() {
             let late = reset_at.saturating_duration_since(limit.at);
-            record.reset_lateness_us = Some(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
+            record.reset_lateness_us = Some(micros(late));
         }
         let ending = Ending {
             record,
@@ -284,6 +282,10 @@ pub(super) fn describe(record: &mut Record, cookie: u64, connection: &abi::Conne
             .saturating_sub(connection.opened_at_ns);
         record.duration_ms = Some(nanos / 1_000_000);
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

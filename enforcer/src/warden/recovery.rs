@@ -18,7 +18,7 @@ use crate::{
     channel::BoundRole,
     clock::{BootInstant, Now},
     policy::{Limits, Mode},
-    session::{Credential, EndReason, KeyUse, Session, SessionId},
+    session::{Credential, EndReason, Session, SessionId},
 };
 
 /// What was found.
@@ -115,14 +115,7 @@ impl Core {
         let policy = stored.policies.first()?;
         let mut session = Session::resume(stored.id, &credential, policy, &limits, now);
         session.policies.clone_from(&stored.policies);
-        session.keys = stored
-            .keys
-            .iter()
-            .map(|stored| KeyUse {
-                key: stored.key,
-                until: stored.until,
-            })
-            .collect();
+        session.keys.clone_from(&stored.keys);
         Some(match entry {
             Some(entry) => session.restore(
                 BootInstant::from_nanos(entry.deadline_ns),

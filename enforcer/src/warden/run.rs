@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    admin::{AdminCommand, AdminServer, GatewayState, Settings, UnloadOutcome},
+    admin::{AdminCommand, AdminServer, GatewayState, Settings, UnloadOutcome, socket_in},
     answers::{Asked, Whereabouts},
     core::{Core, Parts},
     gateways::GatewayId,
@@ -31,7 +31,6 @@ use super::{
 use crate::{
     audit::{AuditLog, Event, LOG_NAME, Record},
     channel::{ToGateway, ToWarden},
-    cli::admin_socket,
     clock::Now,
     config::Config,
     kernel::{
@@ -166,7 +165,7 @@ impl Warden {
 
         let (to_core, commands) = mpsc::channel(QUEUE);
         let settings = Settings {
-            socket: admin_socket(&daemon.runtime_dir),
+            socket: socket_in(&daemon.runtime_dir),
             group: daemon.admin_group.clone(),
             audit_log: audit_path,
         };

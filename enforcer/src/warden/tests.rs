@@ -13,7 +13,7 @@ use enforcer_abi::{self as abi, map_name};
 use super::{
     core::{Core, Parts},
     gateways::GatewayId,
-    store::{Snapshot, Store, StoredKey, StoredSession},
+    store::{Snapshot, Store, StoredSession},
 };
 use crate::{
     audit::AuditLog,
@@ -26,7 +26,7 @@ use crate::{
         reset::Resetter,
     },
     policy::{ActivityKind, Limits, Mode},
-    session::{Credential, EndReason, Principal, SessionId, SessionKey},
+    session::{Credential, EndReason, KeyUse, Principal, SessionId, SessionKey},
 };
 
 const GATEWAY: GatewayId = GatewayId(1);
@@ -455,7 +455,7 @@ fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str
     let until = Now::read().wall.saturating_add(Duration::from_secs(500));
     StoredSession {
         id: SessionId::from_u64(id).unwrap(),
-        keys: vec![StoredKey {
+        keys: vec![KeyUse {
             key: SessionKey::from_token(b"alice"),
             until,
         }],

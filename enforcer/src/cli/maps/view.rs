@@ -1,11 +1,7 @@
 //! Map entries in names, addresses and times. What is serialized here is the command's JSON;
 //! fields are called as in the maps, with what they mean next to them.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use enforcer_abi::{
     Activity, ActivityKind, Binding, Connection, Control, Mode, Role, Session, SessionState, Stats,
@@ -17,6 +13,7 @@ use super::Maps;
 use crate::{
     audit::{ConnectionRole, rfc3339},
     clock::{BootInstant, Now, WallInstant},
+    kernel::maps::Endpoints,
     session::SessionId,
 };
 
@@ -202,12 +199,13 @@ pub(super) struct ConnectionView {
 
 impl ConnectionView {
     fn new(cookie: u64, connection: &Connection, now: Now) -> Self {
+        let ends = Endpoints::of(connection).canonical();
         Self {
             cookie,
             session: session_id(connection.session_id),
             role: role(connection.role),
-            remote: address(connection.remote_address, connection.remote_port),
-            local: address(connection.local_address, connection.local_port),
+            remote: ends.remote,
+            local: ends.local,
             opened_at_ns: connection.opened_at_ns,
             closed_at_ns: connection.closed_at_ns,
             last_payload_at_ns: connection.last_payload_at_ns,
@@ -293,13 +291,4 @@ fn role(code: u32) -> String {
 /// `None` for 0, which is no session.
 fn session_id(id: u64) -> Option<String> {
     SessionId::from_u64(id).map(|id| id.to_string())
-}
-
-fn address(words: [u32; 4], port: u32) -> SocketAddr {
-    let mut octets = [0; 16];
-    for (bytes, word) in octets.chunks_exact_mut(4).zip(words) {
-        bytes.copy_from_slice(&word.to_ne_bytes());
-    }
-    let address = IpAddr::from(Ipv6Addr::from(octets)).to_canonical();
-    SocketAddr::new(address, u16::try_from(port).unwrap_or(0))
 }

@@ -21,6 +21,8 @@ mod report;
 mod routes;
 mod server;
 
+use std::path::{Path, PathBuf};
+
 pub use self::{
     command::{
         AdminCommand, CommandFailed, Reply, RevokeOutcome, RevokeRequest, Selector, UnloadOutcome,
@@ -29,10 +31,16 @@ pub use self::{
     peer::Peer,
     report::{
         ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, MapStatus, ProgramStatus,
-        SessionDetail, SessionInfo, SessionState, StatusReport, missing_parts,
+        SessionDetail, SessionInfo, SessionState, StatusReport, map_statuses, missing_parts,
+        program_statuses,
     },
     server::{AdminError, AdminServer, Settings},
 };
+
+/// The admin socket in a `runtime_dir`.
+pub fn socket_in(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("admin.sock")
+}
 
 /// Trailer of an audit stream: how many lines of the log were no records.
 pub const BROKEN_LINES: &str = "enforcer-broken-lines";

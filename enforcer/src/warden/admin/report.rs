@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     audit::{AuditHealth, ConnectionRole, rfc3339},
     clock::WallInstant,
+    kernel::{
+        attach::{Inspection, Unattached},
+        maps::Fill,
+    },
     policy::Mode,
     session::SessionId,
     warden::store::StoreHealth,
@@ -133,6 +137,33 @@ pub struct MapStatus {
     /// Entries that fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u64>,
+}
+
+/// The programs of an inspection.
+pub fn program_statuses(inspection: &Inspection) -> Vec<ProgramStatus> {
+    let status = |(name, state): &(&str, Result<(), Unattached>)| ProgramStatus {
+        name: (*name).to_owned(),
+        attached: state.is_ok(),
+        pinned: !matches!(state, Err(Unattached::NotPinned)),
+    };
+    inspection.programs.iter().map(status).collect()
+}
+
+/// The maps of an inspection, with how full they are where that is known.
+pub fn map_statuses(
+    inspection: &Inspection,
+    fill: impl Fn(&str) -> Option<Fill>,
+) -> Vec<MapStatus> {
+    let status = |(name, pinned): &(&str, bool)| {
+        let fill = fill(name);
+        MapStatus {
+            name: (*name).to_owned(),
+            pinned: *pinned,
+            entries: fill.map(|fill| fill.entries),
+            capacity: fill.map(|fill| fill.capacity),
+        }
+    };
+    inspection.maps.iter().map(status).collect()
 }
 
 /// Which of the programs and maps that should be there are not, one sentence each.

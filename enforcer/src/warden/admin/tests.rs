@@ -90,7 +90,7 @@ impl Fixture {
         Self { folder, server }
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 

@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     clock::{BootInstant, WallInstant},
-    session::{EndReason, Principal, SessionId, SessionKey},
+    session::{EndReason, KeyUse, Principal, SessionId, SessionKey},
 };
 
 /// Name of the database in `state_dir`.
@@ -35,7 +35,7 @@ pub struct StoredSession {
     /// The id.
     pub id: SessionId,
     /// What it is known by: the key of each of its credentials.
-    pub keys: Vec<StoredKey>,
+    pub keys: Vec<KeyUse>,
     /// Whose it is.
     pub principal: Principal,
     /// `azp` of its credentials.
@@ -60,15 +60,6 @@ pub struct StoredSession {
     pub idle_timeout: Option<Duration>,
     /// Its last activity that the warden knew of.
     pub last_activity: WallInstant,
-}
-
-/// A key of a live session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredKey {
-    /// The key.
-    pub key: SessionKey,
-    /// `exp` of its credential: how long the key must be refused once the session has ended.
-    pub until: WallInstant,
 }
 
 /// A key that opens no session any more.

@@ -9,12 +9,12 @@ use serde::{
 };
 
 use super::{
-    EndedKey, Snapshot, StoredKey, StoredSession,
+    EndedKey, Snapshot, StoredSession,
     batch::{Batch, SessionChange},
 };
 use crate::{
     clock::{BootInstant, WallInstant},
-    session::{EndReason, Principal, SessionId, SessionKey},
+    session::{EndReason, KeyUse, Principal, SessionId, SessionKey},
 };
 
 /// Reads everything.
@@ -28,7 +28,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Snapshot> {
         let mut session = session(row)?;
         session.keys = keys
             .query_map([row.get::<_, i64>("id")?], |row| {
-                Ok(StoredKey {
+                Ok(KeyUse {
                     key: key(row)?,
                     until: wall(row, "until")?,
                 })

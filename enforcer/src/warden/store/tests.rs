@@ -12,8 +12,8 @@ fn later(seconds: u64) -> WallInstant {
     NOW.saturating_add(Duration::from_secs(seconds))
 }
 
-fn key(number: u8, until: WallInstant) -> StoredKey {
-    StoredKey {
+fn key(number: u8, until: WallInstant) -> KeyUse {
+    KeyUse {
         key: SessionKey::from_bytes([number; 32]),
         until,
     }
@@ -94,7 +94,7 @@ fn ended_keys_are_refused_until_they_expire() {
     store.end(session.id, session.keys, EndReason::Revoked, later(10));
     let (store, snapshot) = reopen(&path, store, later(20));
     assert_eq!(snapshot.sessions, []);
-    let ended = |StoredKey { key, until }| EndedKey {
+    let ended = |KeyUse { key, until }| EndedKey {
         key,
         reason: EndReason::Revoked,
         ended_at: later(10),

@@ -27,14 +27,14 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    EndedKey, Snapshot, StoreHealth, StoredKey, StoredSession,
+    EndedKey, Snapshot, StoreHealth, StoredSession,
     batch::Batch,
     database::{self, StoreError},
     rows,
 };
 use crate::{
     clock::{self, WallInstant},
-    session::{EndReason, SessionId},
+    session::{EndReason, KeyUse, SessionId},
 };
 
 /// Time between attempts on a database that can't be written, and between commits of nothing but
@@ -83,10 +83,10 @@ impl StoreHandle {
     }
 
     /// Forgets the session and refuses its keys, each until its instant.
-    pub fn end(&self, id: SessionId, keys: Vec<StoredKey>, reason: EndReason, at: WallInstant) {
+    pub fn end(&self, id: SessionId, keys: Vec<KeyUse>, reason: EndReason, at: WallInstant) {
         let keys = keys
             .into_iter()
-            .map(|StoredKey { key, until }| EndedKey {
+            .map(|KeyUse { key, until }| EndedKey {
                 key,
                 reason,
                 ended_at: at,
