@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{claims::VerifiedToken, error::TokenError};
 
-/// About half a kilobyte each.
+/// About two kilobytes each, and rarely more than twenty: a token is not long.
 const CAPACITY: usize = 16_384;
 
 #[derive(Debug)]

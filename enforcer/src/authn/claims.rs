@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    Identified,
     error::TokenError,
     name,
     token::{Claims, NumericDate, Token},
@@ -16,7 +17,7 @@ use crate::{
 /// A token with a good signature and good claims. Only the time is open.
 #[derive(Debug)]
 pub(super) struct VerifiedToken {
-    pub(super) credential: Arc<Credential>,
+    pub(super) identified: Identified,
     not_before: Option<WallInstant>,
     issued_at: Option<WallInstant>,
     leeway: Duration,
@@ -62,14 +63,17 @@ impl VerifiedToken {
             (None, None) => None,
         };
         Ok(Self {
-            credential: Arc::new(Credential {
-                principal,
-                key,
-                names_session: sid.is_some(),
-                authorized_party,
-                authenticated_at: auth_time.map(|NumericDate(instant)| instant),
-                expires_at,
-            }),
+            identified: Identified {
+                credential: Arc::new(Credential {
+                    principal,
+                    key,
+                    names_session: sid.is_some(),
+                    authorized_party,
+                    authenticated_at: auth_time.map(|NumericDate(instant)| instant),
+                    expires_at,
+                }),
+                claims: Arc::new(token.all_claims),
+            },
             not_before: nbf.map(|NumericDate(instant)| instant),
             issued_at: iat.map(|NumericDate(instant)| instant),
             leeway: rules.leeway,
@@ -78,7 +82,8 @@ impl VerifiedToken {
 
     /// Whether the token is valid at `now`. `exp` is a deadline: it has no leeway.
     pub(super) fn check_time(&self, now: WallInstant) -> Result<(), TokenError> {
-        let at = self.credential.expires_at;
+        let credential = &self.identified.credential;
+        let at = credential.expires_at;
         if now >= at {
             return Err(TokenError::Expired { at });
         }
@@ -86,7 +91,7 @@ impl VerifiedToken {
         for (claim, instant) in [
             ("nbf", self.not_before),
             ("iat", self.issued_at),
-            ("auth_time", self.credential.authenticated_at),
+            ("auth_time", credential.authenticated_at),
         ] {
             if let Some(at) = instant.filter(|at| *at > latest) {
                 return Err(TokenError::NotYetValid { claim, at });

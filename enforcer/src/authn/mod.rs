@@ -30,6 +30,7 @@ pub use keys::{KeyError, KeyFault, KeySet};
 use crate::{
     clock::WallInstant,
     config::{Identity, JwtIssuer},
+    policy::Claims,
     session::Credential,
 };
 use cache::VerifiedTokens;
@@ -44,6 +45,25 @@ pub const LONGEST_TOKEN: usize = 16 * 1024;
 pub struct Authenticator {
     issuers: HashMap<String, Issuer>,
     verified: VerifiedTokens,
+}
+
+/// Who somebody is, and what else the issuer says of them.
+#[derive(Clone, Debug)]
+pub struct Identified {
+    /// Who.
+    pub credential: Arc<Credential>,
+    /// The issuer's claims.
+    pub claims: Arc<Claims>,
+}
+
+impl Identified {
+    /// By a credential that makes no claims: a certificate.
+    pub fn without_claims(credential: Credential) -> Self {
+        Self {
+            credential: Arc::new(credential),
+            claims: Arc::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -75,7 +95,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// Why the token is not accepted; always the client's fault.
-    pub fn validate(&self, token: &str, now: WallInstant) -> Result<Arc<Credential>, TokenError> {
+    pub fn validate(&self, token: &str, now: WallInstant) -> Result<Identified, TokenError> {
         if token.len() > LONGEST_TOKEN {
             return Err(TokenError::TooLong {
                 length: token.len(),
@@ -83,7 +103,7 @@ impl Authenticator {
         }
         let verified = self.verified.get_or_verify(token, || self.verify(token))?;
         verified.check_time(now)?;
-        Ok(Arc::clone(&verified.credential))
+        Ok(verified.identified.clone())
     }
 
     /// Everything about a token that does not depend on the time.

@@ -107,7 +107,8 @@ fn a_good_token_becomes_a_credential() {
         "auth_time": NOW - 5,
         "exp": (NOW as f64) + 1.5,
     })));
-    let credential = with_secret().validate(&token, at(NOW)).unwrap();
+    let Identified { credential, claims } = with_secret().validate(&token, at(NOW)).unwrap();
+    assert_eq!(claims.get("azp"), Some(&json!("shop")));
     assert_eq!(credential.principal.issuer, "https://idp.example");
     assert_eq!(credential.principal.subject, "alice");
     assert_eq!(
@@ -129,7 +130,7 @@ fn the_session_key_falls_back_to_jti_and_then_to_the_token() {
     let token = sign(&claims_with(
         json!({"sid": "", "jti": "t-1", "client_id": "shop"}),
     ));
-    let credential = authenticator.validate(&token, at(NOW)).unwrap();
+    let credential = authenticator.validate(&token, at(NOW)).unwrap().credential;
     assert_eq!(
         credential.key,
         SessionKey::from_token_id(&credential.principal, "t-1")
@@ -138,7 +139,7 @@ fn the_session_key_falls_back_to_jti_and_then_to_the_token() {
     assert_eq!(credential.authorized_party.as_deref(), Some("shop"));
 
     let token = sign(&claims());
-    let credential = authenticator.validate(&token, at(NOW)).unwrap();
+    let credential = authenticator.validate(&token, at(NOW)).unwrap().credential;
     let (signed, _) = token.rsplit_once('.').unwrap();
     assert_eq!(credential.key, SessionKey::from_token(signed.as_bytes()));
     assert!(!credential.names_session);
@@ -468,7 +469,8 @@ fn time_is_checked_on_every_call() {
             .map_err(|e| e.code())
     };
     let first = validate(NOW).unwrap();
-    assert!(Arc::ptr_eq(&first, &validate(NOW + 599).unwrap()));
+    let later = validate(NOW + 599).unwrap();
+    assert!(Arc::ptr_eq(&first.credential, &later.credential));
     assert_eq!(validate(NOW + 600).unwrap_err(), "token_expired");
     assert_eq!(validate(NOW - 31).unwrap_err(), "token_not_yet_valid");
     assert!(validate(NOW - 30).is_ok());
@@ -507,8 +509,8 @@ proptest! {
             "exp": exp, "nbf": nbf, "iat": iat, "auth_time": auth_time,
         })));
         let now = WallInstant::from_unix_nanos(now);
-        if let Ok(credential) = with_secret().validate(&token, now) {
-            prop_assert!(credential.expires_at > now);
+        if let Ok(identified) = with_secret().validate(&token, now) {
+            prop_assert!(identified.credential.expires_at > now);
         }
     }
 

@@ -10,7 +10,10 @@ use serde::{
 };
 
 use super::error::{Excerpt, TokenError};
-use crate::clock::WallInstant;
+use crate::{clock::WallInstant, policy};
+
+const UNREADABLE_HEADER: &str = "its header cannot be read";
+const UNREADABLE_PAYLOAD: &str = "its payload cannot be read";
 
 /// A signed token in compact form (RFC 7515, section 7.1).
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub(super) struct Token<'a> {
     pub(super) signature: &'a str,
     pub(super) header: Header,
     pub(super) claims: Claims,
+    /// Those and all others.
+    pub(super) all_claims: policy::Claims,
 }
 
 /// The parts of the header that matter here. A repeated one makes the token malformed.
@@ -79,11 +84,13 @@ impl<'a> Token<'a> {
         if payload.contains('.') {
             return Err(shape);
         }
+        let payload = decode(payload, UNREADABLE_PAYLOAD)?;
         Ok(Self {
             message,
             signature,
-            header: decode(header, "its header cannot be read")?,
-            claims: decode(payload, "its payload cannot be read")?,
+            header: parse(&decode(header, UNREADABLE_HEADER)?, UNREADABLE_HEADER)?,
+            claims: parse(&payload, UNREADABLE_PAYLOAD)?,
+            all_claims: policy::Claims::new(parse(&payload, UNREADABLE_PAYLOAD)?),
         })
     }
 
@@ -101,11 +108,14 @@ impl<'a> Token<'a> {
     }
 }
 
-fn decode<T: DeserializeOwned>(part: &str, fault: &'static str) -> Result<T, TokenError> {
-    let json = URL_SAFE_NO_PAD
+fn decode(part: &str, fault: &'static str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD
         .decode(part)
-        .map_err(|_| TokenError::Malformed(fault))?;
-    serde_json::from_slice(&json).map_err(|_| TokenError::Malformed(fault))
+        .map_err(|_| TokenError::Malformed(fault))
+}
+
+fn parse<T: DeserializeOwned>(json: &[u8], fault: &'static str) -> Result<T, TokenError> {
+    serde_json::from_slice(json).map_err(|_| TokenError::Malformed(fault))
 }
 
 fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {

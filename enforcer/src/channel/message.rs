@@ -17,7 +17,7 @@ pub type Request = u32;
 pub enum ToWarden {
     /// Sealed and serving.
     Ready,
-    /// Open the credential's session, or join the live one, under the route's policy, and bind
+    /// Open the credential's session, or join the live one, under these policies, and bind
     /// the client's socket to it if it isn't yet. Answer: `Opened` or `Refused`.
     Open {
         /// For the answer.
@@ -26,8 +26,8 @@ pub enum ToWarden {
         cookie: u64,
         /// Who.
         credential: Credential,
-        /// The policy of the route.
-        policy: String,
+        /// Names of the policies that apply to the request.
+        policies: Vec<String>,
         /// The client, as the proxy at the socket's other end announced it.
         announced_client: Option<SocketAddr>,
     },

@@ -30,7 +30,7 @@ pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 use ipnet::IpNet;
 
-use crate::policy::Limits;
+use crate::policy::Policy;
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub struct Config {
     /// `[identity]`
     pub identity: Identity,
     /// `[policies.NAME]`
-    pub policies: BTreeMap<String, Limits>,
+    pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
 }
@@ -189,8 +189,8 @@ pub struct Route {
     pub path: String,
     /// Where requests go.
     pub upstream: Upstream,
-    /// Name of the policy.
-    pub policy: String,
+    /// Names of the policies.
+    pub policies: Vec<String>,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
     /// Upstream connections are shared by sessions, or each belongs to one.

@@ -9,7 +9,7 @@ use super::{
     duration::{RawDuration, Zero},
     raw::{Named, RawPolicy},
 };
-use crate::policy::{ActivityKind, Limits, Mode};
+use crate::policy::{ActivityKind, Limits, Mode, Policy};
 
 /// A session is announced as expiring for a minute, but not for more than the last fifth of the
 /// shortest life it can have.
@@ -18,7 +18,7 @@ const DEFAULT_WARN_BEFORE: Duration = Duration::from_secs(60);
 const DEFAULT_FAREWELL: Duration = Duration::from_millis(250);
 const LAST_PART: u32 = 5;
 
-pub(super) fn convert(draft: &mut Draft<'_>, raw: Named<RawPolicy>) -> BTreeMap<String, Limits> {
+pub(super) fn convert(draft: &mut Draft<'_>, raw: Named<RawPolicy>) -> BTreeMap<String, Policy> {
     if raw.is_empty() {
         draft.report_file(
             "there is no policy",
@@ -29,7 +29,7 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: Named<RawPolicy>) -> BTreeMap<
     for (name, raw) in raw {
         draft.name("policy", &name);
         if let Some(limits) = convert_policy(draft, &raw) {
-            policies.insert(name.into_inner(), limits);
+            policies.insert(name.into_inner(), Policy { limits });
         }
     }
     policies

@@ -147,7 +147,7 @@ fn convert_route(
         },
         path: path?,
         upstream: upstream?,
-        policy: policy?,
+        policies: vec![policy?],
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
         upstream_pool: sharing,
         proxy_protocol,

@@ -23,7 +23,7 @@ pub(super) struct Binding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Needed {
     pub(super) renewal: bool,
-    pub(super) policy: bool,
+    pub(super) policies: bool,
 }
 
 impl Binding {
@@ -58,17 +58,18 @@ impl Binding {
             && self.credential.authorized_party == credential.authorized_party
     }
 
-    /// What a request under `policy` needs.
+    /// What a request under `policies` needs.
     pub(super) fn needs(
         &self,
         state: &SessionState,
         credential: &Credential,
-        policy: &str,
+        policies: &[String],
         now: BootInstant,
     ) -> Result<Needed, Refusal> {
+        let applied = &state.view.policies;
         Ok(Needed {
             renewal: self.admit(state, credential, now)?,
-            policy: !state.view.policies.iter().any(|applied| applied == policy),
+            policies: !policies.iter().all(|policy| applied.contains(policy)),
         })
     }
 
@@ -130,12 +131,13 @@ mod tests {
     ) -> Result<Needed, Refusal> {
         let session = SessionTable::default().opened(view(100));
         let binding = Binding::new(session, Arc::new(first));
-        binding.needs(&SessionState::new(view(100)), then, policy, at(now))
+        let policies = [policy.to_owned()];
+        binding.needs(&SessionState::new(view(100)), then, &policies, at(now))
     }
 
     const NOTHING: Needed = Needed {
         renewal: false,
-        policy: false,
+        policies: false,
     };
 
     #[test]
@@ -143,7 +145,7 @@ mod tests {
         let token = credential(None, "a", 1000);
         assert_eq!(needs(token.clone(), &token, "default", 0), Ok(NOTHING));
         let other_policy = needs(token.clone(), &token, "strict", 0).unwrap();
-        assert!(other_policy.policy && !other_policy.renewal);
+        assert!(other_policy.policies && !other_policy.renewal);
     }
 
     #[test]

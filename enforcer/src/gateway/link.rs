@@ -128,13 +128,13 @@ impl Link {
         &self,
         client: &Client,
         credential: &Credential,
-        policy: &str,
+        policies: &[String],
     ) -> Result<SessionHandle, Refusal> {
         let answer = self.ask(|request| ToWarden::Open {
             request,
             cookie: client.cookie(),
             credential: credential.clone(),
-            policy: policy.to_owned(),
+            policies: policies.to_vec(),
             announced_client: client.announced(),
         });
         expect_session(answer.await)

@@ -83,7 +83,7 @@ struct Gateway {
 
 /// Where a route leads.
 struct Target {
-    policy: String,
+    policies: Vec<String>,
     forward_token: bool,
     upstream: Upstream,
 }

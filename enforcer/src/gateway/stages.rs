@@ -6,7 +6,7 @@
 //!                       v
 //!                  Authenticated ------------> Bound ------------> forwarded
 //!              a valid credential    the session is in the map, the socket is
-//!                                    bound, the route's policy applies
+//!                                    bound, its policies apply
 //! ```
 
 use std::{
@@ -19,7 +19,7 @@ use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    authn::{Authenticator, certificate},
+    authn::{Authenticator, Identified, certificate},
     channel::{Kinship, Refusal, SessionUsage},
     clock::{WallInstant, boot_now},
     config::CertificateName,
@@ -169,7 +169,7 @@ impl Client {
 /// certificate.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
-    credential: Arc<Credential>,
+    identified: Identified,
 }
 
 impl Authenticated {
@@ -189,8 +189,8 @@ impl Authenticated {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => return Err(Rejection::MissingToken),
         };
-        let credential = authenticator.validate(token, now)?;
-        Ok(Self { credential })
+        let identified = authenticator.validate(token, now)?;
+        Ok(Self { identified })
     }
 
     /// By the client's certificate, which the handshake has verified.
@@ -201,17 +201,17 @@ impl Authenticated {
     ) -> Result<Self, Rejection> {
         let credential = certificate::credential(certificate, subject, now)?;
         Ok(Self {
-            credential: Arc::new(credential),
+            identified: Identified::without_claims(credential),
         })
     }
 
     pub(crate) fn principal(&self) -> &Principal {
-        &self.credential.principal
+        &self.identified.credential.principal
     }
 }
 
 /// Proof that a request's session is in the map, that the client's socket is bound to it, and
-/// that the policy of the request's route applies to it.
+/// that the policies of the request apply to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     session: SessionHandle,
@@ -226,12 +226,12 @@ impl Bound {
         link: &Link,
         client: &Client,
         authenticated: Authenticated,
-        policy: &str,
+        policies: &[String],
     ) -> Result<Self, Rejection> {
-        let credential = authenticated.credential;
+        let credential = authenticated.identified.credential;
         let session = match client.unbound().await {
-            Ok(_opening) => open(link, client, &credential, policy).await?,
-            Err(binding) => join(link, client, *binding, &credential, policy).await?,
+            Ok(_opening) => open(link, client, &credential, policies).await?,
+            Err(binding) => join(link, client, *binding, &credential, policies).await?,
         };
         Ok(Self {
             session,
@@ -248,7 +248,7 @@ impl Bound {
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
-        let credential = authenticated.credential;
+        let credential = authenticated.identified.credential;
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
             Err(binding) => {
@@ -295,9 +295,9 @@ async fn open(
     link: &Link,
     client: &Client,
     credential: &Arc<Credential>,
-    policy: &str,
+    policies: &[String],
 ) -> Result<SessionHandle, Refusal> {
-    let session = link.open(client, credential, policy).await?;
+    let session = link.open(client, credential, policies).await?;
     client.bind(&session, credential);
     Ok(session)
 }
@@ -307,10 +307,10 @@ async fn join(
     client: &Client,
     binding: Binding,
     credential: &Arc<Credential>,
-    policy: &str,
+    policies: &[String],
 ) -> Result<SessionHandle, Refusal> {
     let session = binding.session();
-    let needed = binding.needs(&session.state(), credential, policy, boot_now())?;
+    let needed = binding.needs(&session.state(), credential, policies, boot_now())?;
     if needed.renewal {
         match link.renew(session.id(), credential).await {
             Ok(_) => client.bind(session, credential),
@@ -319,8 +319,8 @@ async fn join(
             Err(refusal) => return Err(refusal),
         }
     }
-    if needed.policy {
-        let joined = link.open(client, credential, policy).await?;
+    if needed.policies {
+        let joined = link.open(client, credential, policies).await?;
         if joined.id() != session.id() {
             return Err(Refusal::AnotherSession);
         }

@@ -115,7 +115,7 @@ pub(crate) fn load(
     let mut targets = Vec::new();
     for route in &config.routes {
         targets.push(Target {
-            policy: route.policy.clone(),
+            policies: route.policies.clone(),
             forward_token: route.forward_token,
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,

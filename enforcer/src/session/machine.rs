@@ -108,15 +108,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a session under a policy.
+    /// Opens a session under policies, whose strictest limits these are.
     pub fn open(
         id: SessionId,
         credential: &Credential,
-        policy: &str,
+        policies: &[String],
         limits: &Limits,
         now: Now,
     ) -> Result<Self, Refused> {
-        let session = Self::resume(id, credential, policy, limits, now);
+        let session = Self::resume(id, credential, policies, limits, now);
         if credential.expires_at <= now.wall {
             return Err(Refused::Expired);
         }
@@ -130,7 +130,7 @@ impl Session {
     pub fn resume(
         id: SessionId,
         credential: &Credential,
-        policy: &str,
+        policies: &[String],
         limits: &Limits,
         now: Now,
     ) -> Self {
@@ -150,7 +150,7 @@ impl Session {
             started_at,
             token_expires_at: credential.expires_at,
             limits: limits.clone(),
-            policies: vec![policy.to_owned()],
+            policies: policies.to_vec(),
             deadline: deadline(credential.expires_at, latest_end, now),
             latest_end,
             last_activity: now.boot,
@@ -260,9 +260,9 @@ impl Session {
         self.last_activity = self.last_activity.max(at);
     }
 
-    /// Puts the session under one more policy.
-    pub fn join(&mut self, policy: &str, limits: &Limits, now: Now) -> Result<(), Refused> {
-        if self.policies.iter().any(|joined| joined == policy) {
+    /// Puts the session under more policies, whose strictest limits these are.
+    pub fn join(&mut self, policies: &[String], limits: &Limits, now: Now) -> Result<(), Refused> {
+        if self.is_under(policies) {
             return Ok(());
         }
         let limits = self.limits.strictest(limits);
@@ -278,8 +278,17 @@ impl Session {
             return Err(Refused::TooOld);
         }
         *self = joined;
-        self.policies.push(policy.to_owned());
+        for policy in policies {
+            if !self.policies.contains(policy) {
+                self.policies.push(policy.clone());
+            }
+        }
         Ok(())
+    }
+
+    /// Whether all these policies apply to it already.
+    pub fn is_under(&self, policies: &[String]) -> bool {
+        policies.iter().all(|policy| self.policies.contains(policy))
     }
 
     /// Takes a newer credential: the deadline moves with its `exp`, never past the start plus

@@ -20,7 +20,7 @@ use crate::{
     channel::{SessionView, ToGateway},
     clock::{self, BootInstant, Now},
     kernel::{maps::Maps, reset::Resetter},
-    policy::{ActivityKind, Limits, Mode},
+    policy::{ActivityKind, Limits, Mode, Policy},
     session::{EndReason, Session, SessionId, Step},
 };
 
@@ -37,7 +37,7 @@ pub enum Due {
 
 /// Everything that the warden knows and may do.
 pub struct Core {
-    pub(super) policies: BTreeMap<String, Limits>,
+    pub(super) policies: BTreeMap<String, Policy>,
     pub(super) pre_authentication_timeout: Duration,
     pub(super) boot_id: String,
     pub(super) maps: Maps,
@@ -60,7 +60,7 @@ pub struct Core {
 /// What a core is made of.
 pub struct Parts {
     /// The configured policies.
-    pub policies: BTreeMap<String, Limits>,
+    pub policies: BTreeMap<String, Policy>,
     /// How long an accepted connection may stay without a session.
     pub pre_authentication_timeout: Duration,
     /// `/proc/sys/kernel/random/boot_id`.
@@ -252,11 +252,24 @@ impl Core {
         self.maps.activity(id.as_u64()).unwrap_or_default()
     }
 
+    /// The strictest limits of policies; `None` if one of them is unknown, or there is none.
+    pub(super) fn strictest(&self, policies: &[String]) -> Option<Limits> {
+        let mut strictest: Option<Limits> = None;
+        for name in policies {
+            let limits = &self.policies.get(name)?.limits;
+            strictest = Some(match strictest {
+                Some(strictest) => strictest.strictest(limits),
+                None => limits.clone(),
+            });
+        }
+        strictest
+    }
+
     pub(super) fn policy_id(&self, session: &Session) -> u32 {
         let strictest = session
             .policies
             .iter()
-            .filter_map(|name| Some((self.policies.get(name)?.max_session, name)))
+            .filter_map(|name| Some((self.policies.get(name)?.limits.max_session, name)))
             .min();
         let place =
             strictest.and_then(|(_, name)| self.policies.keys().position(|key| key == name));

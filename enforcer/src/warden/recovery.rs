@@ -112,9 +112,7 @@ impl Core {
             authenticated_at: Some(stored.started_at),
             expires_at: stored.token_expires_at,
         };
-        let policy = stored.policies.first()?;
-        let mut session = Session::resume(stored.id, &credential, policy, &limits, now);
-        session.policies.clone_from(&stored.policies);
+        let mut session = Session::resume(stored.id, &credential, &stored.policies, &limits, now);
         session.keys.clone_from(&stored.keys);
         Some(match entry {
             Some(entry) => session.restore(
@@ -134,7 +132,7 @@ impl Core {
         let known = stored
             .policies
             .iter()
-            .filter_map(|name| self.policies.get(name).cloned());
+            .filter_map(|name| Some(self.policies.get(name)?.limits.clone()));
         known.reduce(|strictest, limits| strictest.strictest(&limits))
     }
 

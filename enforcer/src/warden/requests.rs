@@ -16,6 +16,7 @@ use crate::{
     channel::{BoundRole, Refusal, RefusedRequest, SessionUsage, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now},
     kernel::maps::WriteError,
+    policy::Limits,
     session::{Credential, EndReason, Phase, Refused, Session, SessionId},
 };
 
@@ -27,11 +28,11 @@ impl Core {
                 request,
                 cookie,
                 credential,
-                policy,
+                policies,
                 announced_client,
             } => (
                 request,
-                self.open(cookie, &credential, &policy, announced_client, now)
+                self.open(cookie, &credential, &policies, announced_client, now)
                     .map(Answer::Session),
             ),
             ToWarden::Find {
@@ -92,22 +93,18 @@ impl Core {
         &mut self,
         cookie: u64,
         credential: &Credential,
-        policy: &str,
+        policies: &[String],
         announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<SessionView, Refusal> {
-        let limits = self
-            .policies
-            .get(policy)
-            .ok_or(Refusal::UnknownPolicy)?
-            .clone();
+        let limits = self.strictest(policies).ok_or(Refusal::UnknownPolicy)?;
         if let Some(reason) = self.book.ended(&credential.key, now.wall) {
             return Err(Refusal::SessionEnded(reason));
         }
         let id = match self.book.find(&credential.key) {
             Some(id) => {
                 self.renew(id, credential, now)?;
-                self.join(id, policy, now)?;
+                self.join(id, policies, &limits, now)?;
                 id
             }
             None => {
@@ -115,7 +112,7 @@ impl Core {
                 self.bindable(cookie, BoundRole::Client, None, now)?;
                 let id = self.new_id()?;
                 let session =
-                    Session::open(id, credential, policy, &limits, now).map_err(refusal)?;
+                    Session::open(id, credential, policies, &limits, now).map_err(refusal)?;
                 self.insert(session, now)?;
                 id
             }
@@ -148,17 +145,18 @@ impl Core {
         Ok(())
     }
 
-    fn join(&mut self, id: SessionId, policy: &str, now: Now) -> Result<(), Refusal> {
-        let limits = self
-            .policies
-            .get(policy)
-            .ok_or(Refusal::UnknownPolicy)?
-            .clone();
+    fn join(
+        &mut self,
+        id: SessionId,
+        policies: &[String],
+        limits: &Limits,
+        now: Now,
+    ) -> Result<(), Refusal> {
         let live = self.book.get_mut(id).ok_or(Refusal::Unavailable)?;
-        if live.session.policies.iter().any(|joined| joined == policy) {
+        if live.session.is_under(policies) {
             return Ok(());
         }
-        live.session.join(policy, &limits, now).map_err(refusal)?;
+        live.session.join(policies, limits, now).map_err(refusal)?;
         self.changed(id, now)
     }
 

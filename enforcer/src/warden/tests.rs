@@ -25,7 +25,7 @@ use crate::{
         maps::Maps,
         reset::Resetter,
     },
-    policy::{ActivityKind, Limits, Mode},
+    policy::{ActivityKind, Limits, Mode, Policy},
     session::{Credential, EndReason, KeyUse, Principal, SessionId, SessionKey},
 };
 
@@ -73,7 +73,7 @@ impl Bench {
         let database = state.path().join(super::store::DATABASE_NAME);
         let (store, _) = Store::open(&database, Now::read().wall).unwrap();
         let audit = AuditLog::open(state.path().join("audit.jsonl")).unwrap();
-        let policy = |max_session, idle_timeout| Limits {
+        let limits = |max_session, idle_timeout| Limits {
             max_session: Duration::from_secs(max_session),
             idle_timeout: Some(Duration::from_secs(idle_timeout)),
             warn_before: Duration::from_secs(1),
@@ -81,16 +81,17 @@ impl Bench {
             activity: ActivityKind::Application,
             mode: Mode::Enforce,
         };
+        let policy = |limits| Policy { limits };
         let mut core = Core::new(Parts {
             policies: BTreeMap::from([
-                ("normal".to_owned(), policy(600, 60)),
-                ("strict".to_owned(), policy(60, 10)),
+                ("normal".to_owned(), policy(limits(600, 60))),
+                ("strict".to_owned(), policy(limits(60, 10))),
                 (
                     "observed".to_owned(),
-                    Limits {
+                    policy(Limits {
                         mode: Mode::Observe,
-                        ..policy(60, 10)
-                    },
+                        ..limits(60, 10)
+                    }),
                 ),
             ]),
             pre_authentication_timeout: Duration::from_secs(10),
@@ -125,8 +126,13 @@ impl Bench {
     }
 
     fn open(&mut self, cookie: u64, credential: &Credential) -> Result<SessionView, Refusal> {
-        self.core
-            .open(cookie, credential, "normal", None, Now::read())
+        self.core.open(
+            cookie,
+            credential,
+            &["normal".to_owned()],
+            None,
+            Now::read(),
+        )
     }
 
     /// What the gateway is answered.
@@ -343,13 +349,15 @@ fn a_session_under_two_policies_has_the_strictest_of_their_limits() {
     let view = bench.open(7, &alice).unwrap();
     let joined = bench
         .core
-        .open(7, &alice, "strict", None, Now::read())
+        .open(7, &alice, &["strict".to_owned()], None, Now::read())
         .unwrap();
     assert_eq!(joined.id, view.id);
     assert!(joined.deadline < view.deadline);
     let entry = bench.core.maps.session(view.id.as_u64()).unwrap();
     assert_eq!(entry.idle_timeout_ns, 10_000_000_000);
-    let unknown = bench.core.open(7, &alice, "none", None, Now::read());
+    let unknown = bench
+        .core
+        .open(7, &alice, &["none".to_owned()], None, Now::read());
     assert_eq!(unknown, Err(Refusal::UnknownPolicy));
 }
 
@@ -399,7 +407,7 @@ fn the_token_of_a_session_that_was_only_observed_opens_another() {
     bench.connect(7, abi::Role::Client);
     let first = bench
         .core
-        .open(7, &credential, "observed", None, Now::read())
+        .open(7, &credential, &["observed".to_owned()], None, Now::read())
         .unwrap();
     bench.core.book.get_mut(first.id).unwrap().legs.clear();
     let later = |seconds| {
@@ -415,7 +423,7 @@ fn the_token_of_a_session_that_was_only_observed_opens_another() {
     bench.connect(8, abi::Role::Client);
     let again = bench
         .core
-        .open(8, &credential, "observed", None, Now::read());
+        .open(8, &credential, &["observed".to_owned()], None, Now::read());
     assert_ne!(again.unwrap().id, first.id);
 }
 

@@ -4,7 +4,7 @@ mod proxy;
 mod tcp;
 
 use super::*;
-use crate::policy::{ActivityKind, Mode};
+use crate::policy::{ActivityKind, Limits, Mode};
 
 const GOOD: &str = r#"[daemon]
 state_dir = "state"
@@ -78,7 +78,7 @@ fn a_good_file_becomes_a_configuration() {
         activity: ActivityKind::Payload,
         mode: Mode::Observe,
     };
-    assert_eq!(config.policies["sensitive"], limits);
+    assert_eq!(config.policies["sensitive"].limits, limits);
     let [admin, rest] = &config.routes[..] else {
         panic!("{:?}", config.routes);
     };
@@ -98,7 +98,7 @@ fn short_sessions_are_announced_in_their_last_fifth() {
     let text = GOOD
         .replace("15m", "500ms")
         .replace("idle_timeout = \"5m\"\n", "");
-    let limits = &parse(&text).unwrap().policies["sensitive"];
+    let limits = &parse(&text).unwrap().policies["sensitive"].limits;
     assert_eq!(limits.warn_before, Duration::from_millis(100));
     assert_eq!(limits.farewell, Duration::from_millis(100));
 }

@@ -96,7 +96,7 @@ pub(crate) mod tests {
                 version: HttpVersion::Http1,
                 tls: None,
             },
-            policy: "default".to_owned(),
+            policies: vec!["default".to_owned()],
             forward_token: false,
             upstream_pool: UpstreamPool::Shared,
             proxy_protocol: None,

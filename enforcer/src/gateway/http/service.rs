@@ -89,7 +89,7 @@ async fn handle(
         &gateway.link,
         &connection.client,
         authenticated,
-        &target.policy,
+        &target.policies,
     )
     .await?;
     bound.session().activity().note(&gateway.link, boot_now());

@@ -99,8 +99,8 @@ async fn admit(
     let authenticated = Authenticated::by_certificate(certificate, service.subject, wall_now())?;
     *principal = Some(authenticated.principal().clone());
     let target = gateway.targets.get(service.route);
-    let policy = &target.ok_or(Rejection::NoRoute)?.policy;
-    Bound::establish(&gateway.link, &context.client, authenticated, policy).await
+    let policies = &target.ok_or(Rejection::NoRoute)?.policies;
+    Bound::establish(&gateway.link, &context.client, authenticated, policies).await
 }
 
 async fn carry(

@@ -137,7 +137,7 @@ impl Warden {
         rustix::net::shutdown(&*transport, rustix::net::Shutdown::Both).unwrap();
     }
 
-    fn view(&self, credential: &Credential, policy: String) -> SessionView {
+    fn view(&self, credential: &Credential, policies: Vec<String>) -> SessionView {
         let mut sessions = self.sessions.lock().unwrap();
         let id = SessionId::from_u64(sessions.len() as u64 + 1).unwrap();
         let max_session = *self.max_session.lock().unwrap();
@@ -153,8 +153,10 @@ impl Warden {
                 token_expires_at: credential.expires_at,
                 policies: Vec::new(),
             });
-        if !view.policies.contains(&policy) {
-            view.policies.push(policy);
+        for policy in policies {
+            if !view.policies.contains(&policy) {
+                view.policies.push(policy);
+            }
         }
         view.clone()
     }
@@ -185,7 +187,7 @@ impl Warden {
                 ToWarden::Open {
                     request,
                     credential,
-                    policy,
+                    policies,
                     ..
                 } => {
                     let refuse = *self.refuse.lock().unwrap();
@@ -193,7 +195,7 @@ impl Warden {
                         Some(refusal) => ToGateway::Refused { request, refusal },
                         None => ToGateway::Opened {
                             request,
-                            session: self.view(&credential, policy),
+                            session: self.view(&credential, policies),
                         },
                     })
                 }
@@ -295,7 +297,7 @@ impl World {
         let targets = routes
             .iter()
             .map(|route| Target {
-                policy: route.policy.clone(),
+                policies: route.policies.clone(),
                 forward_token: route.forward_token,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
             })

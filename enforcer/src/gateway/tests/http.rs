@@ -160,7 +160,7 @@ async fn a_connection_belongs_to_its_first_session() {
 async fn a_stricter_route_joins_its_policy_once() {
     let upstream = EchoUpstream::start().await;
     let strict = Route {
-        policy: "strict".to_owned(),
+        policies: vec!["strict".to_owned()],
         ..route("public", None, "/admin")
     };
     let world = World::new(upstream.address, vec![route("public", None, "/"), strict]).await;

@@ -45,7 +45,14 @@ fn credential(key: &[u8], expires_in: u64) -> Credential {
 
 fn open(expires_in: u64, limits: &Limits) -> Session {
     let id = SessionId::from_u64(1).unwrap();
-    Session::open(id, &credential(b"t", expires_in), "p", limits, START).unwrap()
+    Session::open(
+        id,
+        &credential(b"t", expires_in),
+        &["p".to_owned()],
+        limits,
+        START,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -115,11 +122,17 @@ fn the_deadline_is_the_earlier_of_max_session_and_exp_and_counts_from_auth_time(
     let mut old = credential(b"t", 200);
     old.authenticated_at = Some(START.wall.saturating_sub(Duration::from_secs(60)));
     let id = SessionId::from_u64(1).unwrap();
-    let session = Session::open(id, &old, "p", &limits(100, None), START).unwrap();
+    let session = Session::open(id, &old, &["p".to_owned()], &limits(100, None), START).unwrap();
     assert_eq!(session.deadline().at, after(40).boot);
-    let refused = Session::open(id, &old, "p", &limits(60, None), START);
+    let refused = Session::open(id, &old, &["p".to_owned()], &limits(60, None), START);
     assert_eq!(refused, Err(Refused::TooOld));
-    let refused = Session::open(id, &credential(b"t", 0), "p", &limits(60, None), START);
+    let refused = Session::open(
+        id,
+        &credential(b"t", 0),
+        &["p".to_owned()],
+        &limits(60, None),
+        START,
+    );
     assert_eq!(refused, Err(Refused::Expired));
 }
 
@@ -175,18 +188,18 @@ fn only_credentials_of_the_session_renew_it() {
 fn a_stricter_policy_shortens_and_one_that_would_have_ended_it_is_refused() {
     let mut session = open(500, &limits(400, None));
     session
-        .join("strict", &limits(60, Some(20)), after(10))
+        .join(&["strict".to_owned()], &limits(60, Some(20)), after(10))
         .unwrap();
     assert_eq!(session.deadline().at, after(60).boot);
     assert_eq!(session.limit(None).at, after(20).boot);
     let before = session.clone();
     assert_eq!(
-        session.join("stricter", &limits(5, None), after(10)),
+        session.join(&["stricter".to_owned()], &limits(5, None), after(10)),
         Err(Refused::TooOld)
     );
     assert_eq!(session, before);
     session
-        .join("loose", &limits(4000, None), after(10))
+        .join(&["loose".to_owned()], &limits(4000, None), after(10))
         .unwrap();
     assert_eq!(session.deadline().at, after(60).boot);
 }
