@@ -12,6 +12,8 @@ mod identity;
 mod listeners;
 mod load;
 mod location;
+#[expect(dead_code, reason = "its first users follow")]
+mod outbound;
 mod policies;
 mod proxy;
 mod raw;
@@ -174,6 +176,22 @@ impl KeySource {
             Self::SecretFile(_) => "secret_file",
         }
     }
+}
+
+/// How the gateway asks something of others over HTTP: `outbound = { .. }` of the section that says
+/// what is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outbound {
+    /// PEM roots; without it the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM chain and key that the gateway shows.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Networks that may be reached although they are loopback or link-local.
+    pub allow_networks: Vec<IpNet>,
+    /// Longest wait for a connection, TLS included; default 2 s.
+    pub connect_timeout: Duration,
+    /// Longest time for a whole exchange; default 5 s.
+    pub timeout: Duration,
 }
 
 /// From a listener to an upstream, under a policy.

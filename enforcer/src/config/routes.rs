@@ -290,22 +290,8 @@ fn convert_upstream_tls(draft: &mut Draft<'_>, raw: &Spanned<RawUpstreamTls>) ->
         server_name,
     } = raw.get_ref();
     let ca = ca.as_ref().map(|path| draft.file(path, Content::Roots));
-    let client_certificate = match (certificate, private_key) {
-        (Some(certificate), Some(private_key)) => {
-            let certificate = draft.file(certificate, Content::Certificates);
-            let content = Content::PrivateKeyOf(certificate.clone());
-            Some((certificate, draft.file(private_key, content)))
-        }
-        (None, None) => None,
-        (Some(_), None) | (None, Some(_)) => {
-            draft.report(
-                raw,
-                "`certificate` and `private_key` go together",
-                "write both, or neither",
-            );
-            None
-        }
-    };
+    let client_certificate =
+        draft.client_certificate(raw, certificate.as_ref(), private_key.as_ref());
     if let Some(name) = server_name
         && ServerName::try_from(name.get_ref().as_str()).is_err()
     {

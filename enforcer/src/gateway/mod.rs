@@ -28,6 +28,8 @@ pub(crate) mod fuzzing;
 mod gate;
 mod http;
 mod link;
+#[cfg_attr(not(test), expect(dead_code, reason = "its first users follow"))]
+mod outbound;
 mod proxy;
 mod rejection;
 mod seal;
