@@ -90,6 +90,7 @@ pub fn credential(
         authorized_party: None,
         authenticated_at: None,
         expires_at,
+        signing_key: None,
     })
 }
 

@@ -150,6 +150,31 @@ impl fmt::Debug for SessionKey {
     }
 }
 
+/// Which key signed a credential: the key's thumbprint (RFC 7638), with SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyThumbprint([u8; 32]);
+
+impl KeyThumbprint {
+    /// A thumbprint of these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyThumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0[..8] {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
 /// What authentication found out: everything that a session may be opened or renewed from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
@@ -166,6 +191,8 @@ pub struct Credential {
     pub authenticated_at: Option<WallInstant>,
     /// `exp` or `notAfter`, a deadline.
     pub expires_at: WallInstant,
+    /// The key that signed it, if its issuer can withdraw that.
+    pub signing_key: Option<KeyThumbprint>,
 }
 
 /// Why a session ended.
@@ -182,6 +209,12 @@ pub enum EndReason {
     Revoked,
     /// The user logged out.
     Logout,
+    /// Its issuer has withdrawn the key that signed its token.
+    KeyWithdrawn,
+    /// Its issuer says that its token is not active any more.
+    TokenInactive,
+    /// Its issuer could not be asked about its token for too long.
+    TokenUnconfirmed,
     /// The maps knew it and the store did not.
     Unknown,
 }
@@ -195,6 +228,9 @@ impl EndReason {
             Self::Token => "token",
             Self::Revoked => "revoked",
             Self::Logout => "logout",
+            Self::KeyWithdrawn => "key_withdrawn",
+            Self::TokenInactive => "token_inactive",
+            Self::TokenUnconfirmed => "token_unconfirmed",
             Self::Unknown => "unknown",
         }
     }

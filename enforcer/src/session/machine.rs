@@ -18,7 +18,7 @@ use crate::{
     policy::{ActivityKind, Limits},
 };
 
-use super::{Credential, EndReason, Principal, SessionId, SessionKey};
+use super::{Credential, EndReason, KeyThumbprint, Principal, SessionId, SessionKey};
 
 /// More than the time between the readings of two clocks, even if the process is preempted there.
 const CLOCK_READING_GAP: Duration = Duration::from_millis(10);
@@ -79,6 +79,15 @@ pub struct KeyUse {
     pub until: WallInstant,
 }
 
+/// The key behind the latest of a session's credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    /// The key that signed it.
+    pub key: KeyThumbprint,
+    /// When the credential was accepted here.
+    pub accepted_at: BootInstant,
+}
+
 /// A live session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -96,6 +105,8 @@ pub struct Session {
     pub started_at: WallInstant,
     /// Latest `exp` of its credentials.
     pub token_expires_at: WallInstant,
+    /// The key that signed the credential with that `exp`, if its issuer can withdraw it.
+    pub voucher: Option<Voucher>,
     /// The strictest of the policies' limits.
     pub limits: Limits,
     /// The policies that apply.
@@ -149,6 +160,7 @@ impl Session {
             }],
             started_at,
             token_expires_at: credential.expires_at,
+            voucher: voucher(credential, now),
             limits: limits.clone(),
             policies: policies.to_vec(),
             deadline: deadline(credential.expires_at, latest_end, now),
@@ -313,6 +325,7 @@ impl Session {
         }
         if credential.expires_at > self.token_expires_at {
             self.token_expires_at = credential.expires_at;
+            self.voucher = voucher(credential, now);
             self.deadline = deadline(self.token_expires_at, self.latest_end, now);
         }
         Ok(())
@@ -326,6 +339,13 @@ impl Session {
                 && !credential.names_session
                 && self.principal == credential.principal
                 && self.authorized_party == credential.authorized_party
+    }
+
+    /// Whether the session still stands when `keys` are all that its issuer had at `as_of`. Of a
+    /// credential that was accepted later they say nothing.
+    pub fn stands_by(&self, keys: &[KeyThumbprint], as_of: BootInstant) -> bool {
+        self.voucher
+            .is_none_or(|voucher| voucher.accepted_at > as_of || keys.contains(&voucher.key))
     }
 
     /// The wall clock was set: limits that come from it move, but only to an earlier instant.
@@ -352,6 +372,13 @@ impl Session {
             _ => lead,
         }
     }
+}
+
+fn voucher(credential: &Credential, now: Now) -> Option<Voucher> {
+    credential.signing_key.map(|key| Voucher {
+        key,
+        accepted_at: now.boot,
+    })
 }
 
 /// The earlier of the end of the token and the latest end of the session.

@@ -3,5 +3,5 @@
 mod identity;
 mod machine;
 
-pub use identity::{Credential, EndReason, Principal, SessionId, SessionKey};
-pub use machine::{KeyUse, Limit, Phase, Refused, Session, Step};
+pub use identity::{Credential, EndReason, KeyThumbprint, Principal, SessionId, SessionKey};
+pub use machine::{KeyUse, Limit, Phase, Refused, Session, Step, Voucher};

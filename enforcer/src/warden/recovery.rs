@@ -111,6 +111,7 @@ impl Core {
             authorized_party: stored.authorized_party.clone(),
             authenticated_at: Some(stored.started_at),
             expires_at: stored.token_expires_at,
+            signing_key: stored.signing_key,
         };
         let mut session = Session::resume(stored.id, &credential, &stored.policies, &limits, now);
         session.keys.clone_from(&stored.keys);

@@ -40,6 +40,7 @@ fn credential(key: &[u8], expires_in: u64) -> Credential {
         authorized_party: None,
         authenticated_at: None,
         expires_at: after(expires_in).wall,
+        signing_key: None,
     }
 }
 
@@ -239,4 +240,30 @@ proptest! {
             prop_assert!(session.limit(None).at <= latest);
         }
     }
+}
+
+#[test]
+fn the_key_of_the_latest_credential_vouches_for_a_session() {
+    let [old, new] = [1, 2].map(|byte| KeyThumbprint::from_bytes([byte; 32]));
+    let signed = |key: &[u8], expires_in, by| Credential {
+        signing_key: Some(by),
+        ..credential(key, expires_in)
+    };
+    let id = SessionId::from_u64(1).unwrap();
+    let limits = limits(3600, None);
+    let policies = ["p".to_owned()];
+    let first = signed(b"a", 60, old);
+    let mut session = Session::open(id, &first, &policies, &limits, after(0)).unwrap();
+    assert!(session.stands_by(&[new, old], after(5).boot));
+    assert!(!session.stands_by(&[new], after(5).boot));
+    assert!(session.stands_by(&[], after(0).boot.saturating_sub(Duration::from_nanos(1))));
+    // A credential that is no newer changes nothing.
+    session.renew(&signed(b"b", 60, new), after(1)).unwrap();
+    assert!(!session.stands_by(&[new], after(5).boot));
+    session.renew(&signed(b"c", 90, new), after(2)).unwrap();
+    assert!(session.stands_by(&[new], after(5).boot));
+    assert!(!session.stands_by(&[old], after(2).boot));
+    assert!(session.stands_by(&[old], after(1).boot));
+    let unsigned = Session::open(id, &credential(b"a", 60), &policies, &limits, after(0));
+    assert!(unsigned.unwrap().stands_by(&[], after(5).boot));
 }

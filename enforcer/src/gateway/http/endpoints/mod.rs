@@ -30,7 +30,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use self::report::SessionReport;
 use super::{body::ResponseBody, inspect::FAULT_TARGET, service::Known};
 use crate::{
-    channel::{Kinship, SessionUsage, ToWarden},
+    channel::{EndCause, Kinship, SessionUsage, ToWarden},
     clock::{boot_now, wall_now},
     gateway::{
         Gateway,
@@ -154,7 +154,9 @@ fn log_out(connection: &Arc<ConnectionContext>, bound: &Bound) {
     tokio::spawn(async move {
         // Whichever comes first.
         let _ = tokio::time::timeout(LOGOUT_GRACE, connection.closed()).await;
-        connection.gateway.link.tell(ToWarden::End { session });
+        let cause = EndCause::Logout;
+        let end = ToWarden::End { session, cause };
+        connection.gateway.link.tell(end);
     });
 }
 
