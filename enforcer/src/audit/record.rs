@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::rfc3339;
+use super::{
+    chain::{ChainId, Hash},
+    rfc3339,
+};
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
@@ -65,6 +68,14 @@ events! {
     GatewayDied = "gateway_died",
     /// Records were lost before this one; `lost` says how many.
     AuditLost = "audit_lost",
+    /// A chain of records begins; `reason` says why.
+    AuditChainStarted = "audit_chain_started",
+    /// A key to sign heads with was made.
+    AuditKeyCreated = "audit_key_created",
+    /// The oldest records were removed, in good order.
+    AuditPruned = "audit_pruned",
+    /// The log is not the one that its last signed head speaks of.
+    AuditTampered = "audit_tampered",
 }
 
 impl fmt::Display for Event {
@@ -225,6 +236,18 @@ pub struct Record {
     /// Records lost, for [`Event::AuditLost`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
+    /// Records removed, for [`Event::AuditPruned`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+    /// The chain that `through` and `hash` belong to, if it is not the record's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
+    /// Number of the last record that is spoken of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<u64>,
+    /// Its hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Hash>,
 }
 
 impl Record {
@@ -256,6 +279,10 @@ impl Record {
             sockets_reset: None,
             pid: None,
             lost: None,
+            removed: None,
+            chain: None,
+            through: None,
+            hash: None,
         }
     }
 

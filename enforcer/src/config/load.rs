@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Config, ConfigError, Problem, Protocol, daemon,
+    Config, ConfigError, Problem, Protocol, audit, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -89,6 +89,7 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
             .collect(),
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
+    let audit = audit::convert(&mut draft, raw.audit, &daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
     let mut protocols = listeners.values().map(|listener| listener.protocol);
     let tokens_wanted = listeners.is_empty() || protocols.any(|it| it == Protocol::Http);
@@ -99,6 +100,7 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
         daemon,
+        audit,
         listeners,
         identity,
         policies,
