@@ -66,7 +66,7 @@ pub enum Command {
     /// Show the pinned maps, decoded. Works when the daemon is dead.
     Maps(MapsArgs),
     /// Search, verify or export the audit log. Works when the daemon is dead.
-    Audit(audit::AuditArgs),
+    Audit(Box<audit::AuditArgs>),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
     /// All sessions are ended first, with their connections.
@@ -201,7 +201,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Now::read(),
             args.json,
         ),
-        Command::Audit(args) => audit::run(args),
+        Command::Audit(args) => audit::run(*args),
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
             unload::run(&args.target.socket()?, || pins::remove(&daemon))
