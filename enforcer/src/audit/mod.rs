@@ -13,6 +13,7 @@
 
 mod chain;
 mod filter;
+mod floods;
 mod heads;
 mod index;
 mod keeper;

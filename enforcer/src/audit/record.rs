@@ -215,6 +215,16 @@ pub struct Record {
         skip_serializing_if = "Option::is_none"
     )]
     pub deadline: Option<WallInstant>,
+    /// When the last payload passed, as the kernel noted it.
+    #[serde(
+        with = "rfc3339::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub last_payload_at: Option<WallInstant>,
+    /// Sockets of the session on which payload passed at the limit or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_after_deadline: Option<u64>,
     /// How long before the limit the last payload passed, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_payload_before_deadline_us: Option<u64>,
@@ -227,9 +237,19 @@ pub struct Record {
     /// Packets that were dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_packets: Option<u64>,
+    /// Sockets that the session had when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u64>,
     /// Sockets that were reset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sockets_reset: Option<u64>,
+    /// Sockets that had not closed when the record was written: the kernel's last word on them is
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets_unheard: Option<u64>,
+    /// Records like this one that it stands for, besides itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<u64>,
     /// The process, for what happens to the daemon and its gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
@@ -272,11 +292,16 @@ impl Record {
             bytes_sent: None,
             duration_ms: None,
             deadline: None,
+            last_payload_at: None,
+            payload_after_deadline: None,
             last_payload_before_deadline_us: None,
             lateness_us: None,
             reset_lateness_us: None,
             dropped_packets: None,
+            sockets: None,
             sockets_reset: None,
+            sockets_unheard: None,
+            repeated: None,
             pid: None,
             lost: None,
             removed: None,

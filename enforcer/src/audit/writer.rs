@@ -23,7 +23,11 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuditSettings, Event, Record, keeper::Keeper};
+use super::{
+    AuditSettings, Event, Record,
+    floods::{Floods, is_anybodys},
+    keeper::Keeper,
+};
 use crate::clock;
 
 /// Records that may wait for the disk.
@@ -50,6 +54,8 @@ pub struct AuditHealth {
     pub queued: u64,
     /// Records that will never be.
     pub lost: u64,
+    /// Records that came too often and were counted instead of written.
+    pub counted: u64,
     /// Number of the last record in the database.
     pub sequence: u64,
     /// Why the last write failed; absent while writes succeed.
@@ -119,6 +125,7 @@ impl AuditLog {
         let writer = Writer {
             shared: Arc::clone(&shared),
             keeper: Keeper::new(settings),
+            floods: Floods::default(),
             batch: VecDeque::new(),
             lost_reported: 0,
         };
@@ -160,7 +167,13 @@ impl AuditSink {
     /// Queues the record, or counts it as lost. Never waits for the disk.
     pub fn write(&self, record: Record) {
         let mut state = self.shared.lock();
-        if state.closing || state.queue.len() >= QUEUE_CAPACITY {
+        // What anybody can cause leaves room for the rest.
+        let room = if is_anybodys(&record) {
+            QUEUE_CAPACITY / 2
+        } else {
+            QUEUE_CAPACITY
+        };
+        if state.closing || state.queue.len() >= room {
             state.health.lost += 1;
             return;
         }
@@ -182,6 +195,7 @@ impl AuditSink {
 struct Writer {
     shared: Arc<Shared>,
     keeper: Keeper,
+    floods: Floods,
     /// Records that are being written; `health.queued` counts them.
     batch: VecDeque<Record>,
     lost_reported: u64,
@@ -219,9 +233,21 @@ impl Writer {
                 state = self.shared.lock();
             }
         }
-        let room = BATCH - self.batch.len();
+        let room = BATCH.saturating_sub(self.batch.len());
         let taken = state.queue.len().min(room);
-        self.batch.extend(state.queue.drain(..taken));
+        let now = clock::boot_now();
+        let taken: Vec<_> = state.queue.drain(..taken).collect();
+        let before = self.batch.len() + taken.len();
+        let admitted = taken.into_iter();
+        self.batch
+            .extend(admitted.filter_map(|record| self.floods.admit(record, now)));
+        state.health.counted += (before - self.batch.len()) as u64;
+        self.batch
+            .extend(if state.closing && state.queue.is_empty() {
+                self.floods.take_all()
+            } else {
+                self.floods.take_due(now)
+            });
         state.health.queued = self.batch.len() as u64;
         if let Some(settings) = state.settings.take() {
             self.keeper.reconfigure(settings);
