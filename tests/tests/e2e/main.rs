@@ -1,5 +1,6 @@
 //! End-to-end tests on the running kernel: one program, so that the test bed is linked once.
 
+mod audit;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;

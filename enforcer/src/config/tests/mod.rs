@@ -1,3 +1,4 @@
+mod audit;
 mod faults;
 mod files;
 mod proxy;
