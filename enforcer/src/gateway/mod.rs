@@ -21,7 +21,9 @@
 //! by itself that a session lives on.
 
 mod accept;
+mod assertion;
 mod binding;
+mod client_certificate;
 mod connection;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
@@ -59,6 +61,7 @@ use tracing::info;
 
 use self::{
     accept::{Front, Served},
+    assertion::Assertions,
     http::route::RouteTable,
     link::Link,
     start::Started,
@@ -76,6 +79,7 @@ const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 struct Gateway {
     link: Arc<Link>,
     authenticator: Authenticator,
+    assertions: Option<Assertions>,
     routes: RouteTable,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
@@ -87,6 +91,8 @@ struct Gateway {
 struct Target {
     policies: Vec<String>,
     forward_token: bool,
+    /// `aud` of the assertion that requests carry.
+    assertion_audience: Option<Arc<str>>,
     upstream: Upstream,
 }
 
@@ -149,6 +155,7 @@ impl Server {
                     name: listener.name.into(),
                     acceptor: listener.acceptor,
                     service: listener.service,
+                    identity: listener.identity,
                     proxies: listener.proxies.into(),
                 },
             });
@@ -157,6 +164,7 @@ impl Server {
         let gateway = Arc::new(Gateway {
             link: Arc::clone(&link),
             authenticator: started.authenticator,
+            assertions: started.assertions,
             routes: started.routes,
             targets: started.targets,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,

@@ -10,14 +10,14 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    authn::{Authenticator, KeyError},
+    authn::{Authenticator, KeyError, signing::SigningKeyFault},
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener, Protocol},
+    config::{Config, ConfigError, Listener, Protocol, RequestIdentity},
     gateway::{
         Service, Target,
+        assertion::Assertions,
         http::{http2, path::PathError, route::RouteTable},
         tcp::TcpService,
         tls::{self, ServerTlsError},
@@ -49,6 +49,8 @@ pub(crate) enum StartError {
     NoRoute(String),
     #[error("identity")]
     Identity(#[from] KeyError),
+    #[error("assertion")]
+    Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
     #[error("the upstream of the route from `{0}`")]
@@ -64,6 +66,7 @@ pub(crate) struct Started {
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
     pub(crate) authenticator: Authenticator,
+    pub(crate) assertions: Option<Assertions>,
     pub(crate) routes: RouteTable,
     pub(crate) targets: Vec<Target>,
 }
@@ -72,8 +75,10 @@ pub(crate) struct Started {
 pub(crate) struct StartedListener {
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
-    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) acceptor: tls::Acceptor,
     pub(crate) service: Service,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Vec<IpNet>,
 }
@@ -117,6 +122,7 @@ pub(crate) fn load(
         targets.push(Target {
             policies: route.policies.clone(),
             forward_token: route.forward_token,
+            assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
         });
@@ -126,6 +132,11 @@ pub(crate) fn load(
         handover,
         listeners,
         authenticator: Authenticator::load(&config.identity)?,
+        assertions: config
+            .assertion
+            .as_ref()
+            .map(Assertions::load)
+            .transpose()?,
         routes: RouteTable::new(&config.routes)?,
         targets,
         user: config.daemon.user,
@@ -141,6 +152,7 @@ fn load_listener(
     let Some(Listener {
         tls,
         protocol,
+        identity,
         proxies,
         ..
     }) = config.listeners.get(&name)
@@ -162,6 +174,7 @@ fn load_listener(
         socket,
         acceptor,
         service,
+        identity: *identity,
         proxies: proxies.clone(),
     })
 }
