@@ -14,14 +14,15 @@
 //! issue short-lived ones fit best.
 
 use x509_parser::{
-    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, x509::X509Name,
+    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer,
+    revocation_list::CertificateRevocationList, x509::X509Name,
 };
 
 use super::{distinguished_name, name, spiffe};
 use crate::{
     clock::WallInstant,
     config::CertificateName,
-    session::{Credential, Principal, SessionKey},
+    session::{CertificateId, Credential, Principal, SessionKey, ShownCertificate},
 };
 
 const SPIFFE_ID: &str = "SPIFFE ID";
@@ -103,15 +104,41 @@ pub fn credential(
         authenticated_at: None,
         expires_at,
         signing_key: None,
+        certificate: Some(ShownCertificate {
+            id: id(&certificate),
+            expires_at,
+        }),
     })
 }
 
-/// `notAfter` of a certificate.
+/// What a credential is told of the certificate that it is shown with.
 ///
 /// # Errors
 /// If it is not a certificate.
-pub fn expires_at(certificate: &[u8]) -> Result<WallInstant, CertificateError> {
-    parse(certificate).map(|certificate| not_after(&certificate))
+pub fn shown(certificate: &[u8]) -> Result<ShownCertificate, CertificateError> {
+    let certificate = parse(certificate)?;
+    Ok(ShownCertificate {
+        id: id(&certificate),
+        expires_at: not_after(&certificate),
+    })
+}
+
+/// The certificates of a DER list that are revoked (RFC 5280, section 5).
+///
+/// # Errors
+/// If it is not a list.
+pub fn revoked(list: &[u8]) -> Result<Vec<CertificateId>, CertificateError> {
+    let (_, list) =
+        CertificateRevocationList::from_der(list).map_err(|_| CertificateError::Malformed)?;
+    let issuer = list.issuer().as_raw();
+    let entries = list.iter_revoked_certificates();
+    Ok(entries
+        .map(|entry| CertificateId::new(issuer, entry.raw_serial()))
+        .collect())
+}
+
+fn id(certificate: &X509Certificate<'_>) -> CertificateId {
+    CertificateId::new(certificate.issuer().as_raw(), certificate.raw_serial())
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {

@@ -48,11 +48,10 @@ impl SigningKeyFault {
     }
 }
 
+type ReadPem = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
+
 /// What each algorithm takes, tried in this order.
-const ALGORITHMS: [(
-    Algorithm,
-    fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>,
-); 4] = [
+const ALGORITHMS: [(Algorithm, ReadPem); 4] = [
     (Algorithm::ES256, EncodingKey::from_ec_pem),
     (Algorithm::ES384, EncodingKey::from_ec_pem),
     (Algorithm::EdDSA, EncodingKey::from_ed_pem),

@@ -4,13 +4,13 @@ use rustls::{ServerConnection, pki_types::CertificateDer};
 
 use crate::{
     authn::{
-        CertificateError, Identified, TokenError,
-        certificate::{credential, expires_at},
+        CertificateError, Identified,
+        certificate::{credential, shown},
         confirmation::thumbprint,
     },
     clock::WallInstant,
     config::CertificateName,
-    session::Credential,
+    session::{Credential, ShownCertificate},
 };
 
 /// Verified by the handshake.
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct ClientCertificate {
     der: CertificateDer<'static>,
     thumbprint: String,
-    expires_at: WallInstant,
+    shown: ShownCertificate,
 }
 
 impl ClientCertificate {
@@ -29,7 +29,7 @@ impl ClientCertificate {
         };
         Ok(Some(Self {
             thumbprint: thumbprint(der),
-            expires_at: expires_at(der)?,
+            shown: shown(der)?,
             der: der.clone().into_owned(),
         }))
     }
@@ -48,22 +48,18 @@ impl ClientCertificate {
         credential(&self.der, wanted, now).map(Identified::without_claims)
     }
 
-    /// A token that is shown beside the certificate is of use no longer than that.
-    pub(crate) fn bound(
+    /// A token that is shown beside the certificate is good no longer than that.
+    pub(crate) fn beside(
         &self,
         identified: Identified,
         now: WallInstant,
-    ) -> Result<Identified, TokenError> {
-        if self.expires_at >= identified.credential.expires_at {
-            return Ok(identified);
-        }
-        if self.expires_at <= now {
-            return Err(TokenError::Expired {
-                at: self.expires_at,
-            });
+    ) -> Result<Identified, CertificateError> {
+        let at = self.shown.expires_at;
+        if at <= now {
+            return Err(CertificateError::Expired { at });
         }
         let credential = Credential {
-            expires_at: self.expires_at,
+            certificate: Some(self.shown),
             ..(*identified.credential).clone()
         };
         Ok(Identified {

@@ -34,6 +34,7 @@ mod link;
 mod outbound;
 mod proxy;
 mod rejection;
+mod revoked;
 mod seal;
 mod seccomp;
 mod sessions;
@@ -175,6 +176,7 @@ impl Server {
             tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
         }
         tokio::spawn(sweep_pools(gateway));
+        tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
         tokio::spawn(driver.run(channel));
         Ok(Self { link, finished })
     }

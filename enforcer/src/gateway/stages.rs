@@ -246,7 +246,7 @@ impl Authenticated {
         )
         .map_err(|error| Rejection::Confirmation(error, self.principal().clone()))?;
         let identified = match certificate {
-            Some(certificate) => certificate.bound(self.identified, now)?,
+            Some(certificate) => certificate.beside(self.identified, now)?,
             None => self.identified,
         };
         Ok(Self { identified })

@@ -19,6 +19,7 @@ use crate::{
         Service, Target,
         assertion::Assertions,
         http::{http2, path::PathError, route::RouteTable},
+        revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
         upstream::{
@@ -26,6 +27,7 @@ use crate::{
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
+    session::CertificateId,
 };
 
 /// Why the gateway cannot start.
@@ -49,6 +51,8 @@ pub(crate) enum StartError {
     NoRoute(String),
     #[error("identity")]
     Identity(#[from] KeyError),
+    #[error("client certificates")]
+    Revocation(#[from] RevocationListError),
     #[error("assertion")]
     Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
@@ -67,6 +71,8 @@ pub(crate) struct Started {
     pub(crate) pre_authentication_timeout: Duration,
     pub(crate) authenticator: Authenticator,
     pub(crate) assertions: Option<Assertions>,
+    /// What clients' authorities have revoked.
+    pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
     pub(crate) targets: Vec<Target>,
 }
@@ -137,6 +143,7 @@ pub(crate) fn load(
             .as_ref()
             .map(Assertions::load)
             .transpose()?,
+        revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
         targets,
         user: config.daemon.user,

@@ -110,6 +110,19 @@ pub(crate) fn load(config: &ServerTls, alpn: &[&[u8]]) -> Result<Acceptor, Serve
     })
 }
 
+/// What authorities have revoked.
+pub(crate) fn read_revocation_lists(
+    paths: &[PathBuf],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let mut lists = Vec::new();
+    for path in paths {
+        let read = |error| PemError::Read(path.clone(), error);
+        let parsed = CertificateRevocationListDer::pem_file_iter(path).map_err(read)?;
+        lists.extend(parsed.collect::<Result<Vec<_>, _>>().map_err(read)?);
+    }
+    Ok(lists)
+}
+
 /// Fails closed: with revocation lists, a certificate that none of them covers is refused, and so
 /// is one whose list is out of date.
 fn load_verifier(
@@ -117,12 +130,7 @@ fn load_verifier(
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, ServerTlsError> {
     let roots = Arc::new(read_roots(&authority.roots)?);
-    let mut lists = Vec::new();
-    for path in &authority.revocation_lists {
-        let read = |error| PemError::Read(path.clone(), error);
-        let parsed = CertificateRevocationListDer::pem_file_iter(path).map_err(read)?;
-        lists.extend(parsed.collect::<Result<Vec<_>, _>>().map_err(read)?);
-    }
+    let lists = read_revocation_lists(&authority.revocation_lists)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, provider)
         .with_crls(lists)
         .enforce_revocation_expiration();

@@ -1,6 +1,6 @@
 //! What an upstream is told about a request, in words that it can verify.
 
-use enforcer_tests::{Scene, config::Assertion, issuer::Claims, wait};
+use enforcer_tests::{Scene, certificates::SERVER_NAME, config::Assertion, issuer::Claims, wait};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ fn request(
     path: &str,
     headers: &[(&str, &str)],
 ) -> http::Request<http_body_util::Full<bytes::Bytes>> {
-    let mut request = http::Request::get(path);
+    let mut request = http::Request::get(path).header("host", SERVER_NAME);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use enforcer::clock::{self, WallInstant};
 use enforcer_tests::{
     Scene,
+    certificates::SERVER_NAME,
     client::{Answer, End, Pattern},
     issuer::Claims,
     wait,
@@ -29,6 +30,7 @@ fn an_hour_on() -> WallInstant {
 
 fn without_token(path: &str) -> http::Request<http_body_util::Full<bytes::Bytes>> {
     http::Request::get(path)
+        .header("host", SERVER_NAME)
         .body(Default::default())
         .expect("a request")
 }
@@ -175,7 +177,8 @@ fn a_certificate_is_looked_at_again_when_its_tls_session_resumes() {
     let client = scene.client_showing(&alice).unwrap();
     let token = scene.token("alice").unwrap();
     assert_eq!(client.get("/headers", &token).unwrap().status, 200);
-    wait::until_wall(not_after);
+    // At the very second it is still valid for TLS.
+    wait::until_wall(not_after.saturating_add(Duration::from_secs(1)));
     assert!(client.get("/headers", &token).is_err());
     // A full handshake would have failed as TLS: this one was resumed.
     daemon
@@ -183,4 +186,45 @@ fn a_certificate_is_looked_at_again_when_its_tls_session_resumes() {
             record["reason"] == "certificate_not_trusted"
         })
         .unwrap();
+}
+
+#[test]
+fn a_list_that_names_a_certificate_ends_what_is_open_with_it() {
+    let mut scene = scene("withdrawn", "required", "token");
+    let alice = scene.authority.client("alice").unwrap();
+    let mallory = scene.authority.client("mallory").unwrap();
+    let list = |revoked| {
+        let list = scene.authority.revoke(revoked, an_hour_on()).unwrap();
+        scene.bed.write("revoked.crl", list).unwrap()
+    };
+    scene.config.listener().unwrap().tls.client_crl = vec![list(&[])];
+    let mut daemon = scene.start().unwrap();
+    let talk = |identity, subject: &str| {
+        let client = scene.client_showing(identity).unwrap();
+        let token = scene.token(subject).unwrap();
+        let socket = client.websocket("/echo", &token).unwrap();
+        socket.talk(Pattern::default())
+    };
+    let staying = talk(&alice, "alice");
+    let leaving = talk(&mallory, "mallory");
+
+    // Whatever starts a new gateway has it read the lists anew.
+    scene
+        .bed
+        .write(
+            "revoked.crl",
+            scene.authority.revoke(&[&mallory], an_hour_on()).unwrap(),
+        )
+        .unwrap();
+    daemon.kill_warden().unwrap();
+    daemon.start_again().unwrap();
+    assert_eq!(leaving.end().unwrap().ending.how, End::Reset);
+    let ended = daemon.wait_for_end().unwrap();
+    assert_eq!(ended["reason"], "certificate_revoked");
+    assert_eq!(ended["subject"], "mallory");
+    let echoes = staying.received();
+    wait::until("the other goes on", || {
+        (staying.received() > echoes).then_some(())
+    })
+    .unwrap();
 }

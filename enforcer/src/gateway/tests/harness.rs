@@ -328,6 +328,7 @@ impl World {
             pre_authentication_timeout: Duration::from_secs(10),
             authenticator,
             assertions: None,
+            revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
             targets,
         })
