@@ -14,6 +14,9 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
     pub identity: Identity,
+    /// `[assertion]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Assertion>,
     /// `[policies.NAME]`
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`
@@ -44,6 +47,8 @@ pub struct Listener {
     pub address: SocketAddr,
     pub protocol: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<Proxies>,
@@ -65,6 +70,10 @@ pub struct ServerTls {
     pub private_key: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_crl: Vec<PathBuf>,
 }
 
 /// `[identity]`
@@ -95,6 +104,14 @@ pub enum Keys {
     SecretFile(PathBuf),
 }
 
+/// `[assertion]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Assertion {
+    pub issuer: String,
+    pub private_key: PathBuf,
+}
+
 /// `[policies.NAME]`
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the keys of the configuration file")]
@@ -121,6 +138,8 @@ pub struct Route {
     pub policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_tls: Option<UpstreamTls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assertion_audience: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_pool: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,6 +200,7 @@ impl Route {
             upstream: upstream.into(),
             policy: MAIN.to_owned(),
             upstream_tls: None,
+            assertion_audience: None,
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,

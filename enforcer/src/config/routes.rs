@@ -149,6 +149,10 @@ fn convert_route(
         upstream: upstream?,
         policies: vec![policy?],
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
+        assertion_audience: raw
+            .assertion_audience
+            .as_ref()
+            .map(|audience| audience.get_ref().clone()),
         upstream_pool: sharing,
         proxy_protocol,
         connect_timeout,
@@ -170,6 +174,7 @@ fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute) {
     refuse(draft, "host", raw.host.as_ref());
     refuse(draft, "path", raw.path.as_ref());
     refuse(draft, "forward_token", raw.forward_token.as_ref());
+    refuse(draft, "assertion_audience", raw.assertion_audience.as_ref());
     refuse(draft, "upstream_pool", raw.upstream_pool.as_ref());
     refuse(draft, "response_timeout", raw.response_timeout.as_ref());
 }

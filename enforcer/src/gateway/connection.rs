@@ -32,9 +32,11 @@ use tracing::{debug, warn};
 use crate::{
     channel::ToWarden,
     clock::boot_now,
+    config::RequestIdentity,
     gateway::{
         Gateway, Service, Work,
         accept::Front,
+        client_certificate::ClientCertificate,
         http::{
             head::MAX_HEADERS,
             http2::{self, Patience},
@@ -57,6 +59,8 @@ pub(crate) struct ConnectionContext {
     pub(crate) gateway: Arc<Gateway>,
     /// Name of the listener.
     pub(crate) listener: Arc<str>,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     pub(crate) client: Client,
     pub(crate) inspection: Arc<Inspection>,
     pub(crate) patience: Patience,
@@ -108,8 +112,8 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         shaken = shake_hands(&front, &mut accepted) => shaken,
         () = sleep(limit) => return,
     };
-    let stream = match shaken {
-        Ok(Some(stream)) => stream,
+    let (stream, certificate) = match shaken {
+        Ok(Some(shaken)) => shaken,
         Ok(None) => return,
         Err(rejection) => {
             return refuse(&gateway, &front.name, &accepted, &rejection).await;
@@ -118,7 +122,8 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
     let context = Arc::new(ConnectionContext {
         gateway,
         listener: front.name,
-        client: Client::new(accepted),
+        identity: front.identity,
+        client: Client::new(accepted, certificate),
         inspection: Arc::default(),
         patience: Patience::default(),
         leaving: Notify::new(),
@@ -137,7 +142,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
 async fn shake_hands(
     front: &Front,
     accepted: &mut Accepted,
-) -> Result<Option<TlsStream<Socket>>, Rejection> {
+) -> Result<Option<(TlsStream<Socket>, Option<ClientCertificate>)>, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {
@@ -146,7 +151,11 @@ async fn shake_hands(
             Some(Announcement::Own) => {}
         }
     }
-    tls::accept(&front.acceptor, accepted.socket()).await
+    let Some(stream) = tls::accept(&front.acceptor, accepted.socket()).await? else {
+        return Ok(None);
+    };
+    let certificate = ClientCertificate::shown(stream.get_ref().1)?;
+    Ok(Some((stream, certificate)))
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    authn::{CertificateError, TokenError},
+    authn::{CertificateError, ConfirmationError, TokenError},
     channel::{Refusal, RefusedRequest},
     gateway::{
         http::{head::HeadFault, path::PathError, route::AmbiguousPath},
@@ -51,6 +51,8 @@ pub(crate) enum Rejection {
     Token(#[from] TokenError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("{0}")]
+    Confirmation(ConfirmationError, Principal),
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error("no route leads there")]
@@ -136,6 +138,7 @@ impl Rejection {
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
             Self::Token(error) => verdict(S::UNAUTHORIZED, error.code(), Client),
+            Self::Confirmation(error, _) => verdict(S::UNAUTHORIZED, error.code(), Client),
             Self::Certificate(error) => verdict(S::FORBIDDEN, error.code(), Client),
             Self::Refused(Refusal::SessionEnded(_)) => {
                 verdict(S::UNAUTHORIZED, "session_ended", Client)
@@ -246,7 +249,11 @@ impl Rejection {
             client,
             listener: listener.to_owned(),
             cookie,
-            principal,
+            principal: principal.or_else(|| match self {
+                // Whose token it is that somebody else has.
+                Self::Confirmation(_, principal) => Some(principal.clone()),
+                _ => None,
+            }),
         }
     }
 

@@ -71,6 +71,9 @@ impl Core {
                 keys,
                 as_of,
             } => return self.on_issuer_keys(&issuer, &keys, as_of, now),
+            ToWarden::RevokedCertificates { certificates } => {
+                return self.on_revoked_certificates(&certificates, now);
+            }
             ToWarden::RefusedRequest(refused) => return self.record_refused(refused, now),
             // Answers that the supervisor waits for, not the core.
             ToWarden::Ready | ToWarden::Listeners { .. } => return,

@@ -1,11 +1,13 @@
 //! End-to-end tests on the running kernel: one program, so that the test bed is linked once.
 
+mod assertion;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;
 mod bad_input_tokens;
 mod bed;
 mod capacity;
+mod client_certificates;
 mod cut;
 mod descriptors;
 mod grpc;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body_util::{Either, Empty};
 use hyper::body::{Body, Incoming};
 
@@ -13,7 +13,7 @@ use super::{
     host::RequestHost,
 };
 use crate::{
-    clock::boot_now,
+    clock::{Now, boot_now},
     gateway::{
         Target,
         connection::ConnectionContext,
@@ -46,6 +46,7 @@ pub(crate) async fn forward(
         principal: bound.principal(),
         session: bound.session_id(),
         forward_token: target.forward_token,
+        assertion: assertion(connection, target, bound)?,
     };
     prepare_request(&mut parts.headers, &provenance).map_err(|_| Rejection::Host)?;
     parts.uri = origin_form(&parts.uri)?;
@@ -84,6 +85,21 @@ pub(crate) async fn forward(
             () = bound.session().farewell() => Ok(grpc::refuse(call_type)),
         },
     }
+}
+
+/// What the upstream is told in words that it can verify, if it expects that.
+fn assertion(
+    connection: &ConnectionContext,
+    target: &Target,
+    bound: &Bound,
+) -> Result<Option<HeaderValue>, Rejection> {
+    let Some(audience) = &target.assertion_audience else {
+        return Ok(None);
+    };
+    let assertions = connection.gateway.assertions.as_ref();
+    let field = assertions.and_then(|it| it.field(audience, bound, Now::read()));
+    let field = field.ok_or(Rejection::Internal("no assertion could be signed"))?;
+    Ok(Some(field))
 }
 
 fn outgoing(

@@ -26,8 +26,8 @@ use crate::{
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
-        CertificateName, Identity, JwtIssuer, KeySource, Route, ServerTls,
-        Upstream as UpstreamConfig,
+        CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, RequestIdentity, Route,
+        ServerTls, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -266,7 +266,11 @@ impl World {
         let certificate = file("cert.pem", issued.cert.pem().as_bytes());
         let acceptor = tls::load(
             &ServerTls {
-                client_ca: (service != Service::Http).then(|| certificate.clone()),
+                client: (service != Service::Http).then(|| ClientAuthority {
+                    roots: certificate.clone(),
+                    revocation_lists: Vec::new(),
+                    required: true,
+                }),
                 certificate,
                 private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
             },
@@ -279,6 +283,7 @@ impl World {
                 audience: vec!["api".to_owned()],
                 keys: KeySource::SecretFile(file("secret", SECRET)),
                 algorithms: vec![jsonwebtoken::Algorithm::HS256],
+                certificate_bound: false,
                 leeway: Duration::from_secs(30),
             }],
         })
@@ -299,6 +304,7 @@ impl World {
             .map(|route| Target {
                 policies: route.policies.clone(),
                 forward_token: route.forward_token,
+                assertion_audience: None,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
             })
             .collect();
@@ -315,11 +321,14 @@ impl World {
                 socket: listener.into(),
                 acceptor,
                 service,
+                identity: RequestIdentity::Token,
                 proxies,
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
             authenticator,
+            assertions: None,
+            revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
             targets,
         })
