@@ -18,6 +18,7 @@ mod proxy_protocol;
 mod renew;
 mod restart;
 mod revoke;
+mod rfc9113;
 mod session_endpoints;
 mod state_dir;
 mod stop;
