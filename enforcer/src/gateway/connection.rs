@@ -36,6 +36,7 @@ use crate::{
         Gateway, Service, Work,
         accept::Front,
         http::{
+            guarded::Guarded,
             head::MAX_HEADERS,
             http2::{self, Patience},
             inspect::{Inspected, Inspection},
@@ -171,7 +172,8 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
         service_fn(move |request| service::answer(Arc::clone(&context), request))
     };
     if stream.get_ref().1.alpn_protocol() == Some(http2::ALPN) {
-        let served = http2::server().serve_connection(TokioIo::new(stream), service);
+        let io = TokioIo::new(Guarded::new(stream, Arc::clone(&context.inspection)));
+        let served = http2::server().serve_connection(io, service);
         drive(context, served, Connection::graceful_shutdown).await;
     } else {
         let io = TokioIo::new(Inspected::new(stream, Arc::clone(&context.inspection)));
@@ -220,9 +222,12 @@ where
         Ok(()) if context.inspection.is_raw() => {}
         Ok(()) => socket.linger().await,
         Err(error) => {
-            if let Some(rejection) = http2::violation(&error) {
+            let flooded = context.inspection.is_flooded().then_some(Rejection::Flood);
+            if let Some(rejection) = flooded.or_else(|| http2::violation(&error)) {
                 context.report(&rejection, None);
-                socket.linger().await;
+                if socket.clone().shutdown().await.is_ok() {
+                    socket.linger().await;
+                }
             }
             debug!(client = %context.client.peer(), %error, "a connection broke off");
         }

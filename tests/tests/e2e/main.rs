@@ -10,6 +10,7 @@ mod cut;
 mod descriptors;
 mod grpc;
 mod http2;
+mod http2_floods;
 mod ipv6;
 mod maps;
 mod nginx;

@@ -30,6 +30,7 @@ const READ_SIZE: usize = 16 * 1024;
 pub(crate) struct Inspection {
     fault: OnceLock<HeadFault>,
     raw: AtomicBool,
+    flooded: AtomicBool,
 }
 
 impl Inspection {
@@ -45,6 +46,15 @@ impl Inspection {
 
     pub(crate) fn is_raw(&self) -> bool {
         self.raw.load(Ordering::Acquire)
+    }
+
+    /// The client has sent too many frames that carry nothing.
+    pub(crate) fn flood(&self) {
+        self.flooded.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Acquire)
     }
 }
 

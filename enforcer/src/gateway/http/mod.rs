@@ -3,7 +3,9 @@
 pub(crate) mod body;
 mod endpoints;
 pub(crate) mod forward;
+mod frames;
 mod grpc;
+pub(crate) mod guarded;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod host;
