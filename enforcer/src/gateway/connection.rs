@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWriteExt,
     sync::{Notify, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
@@ -36,6 +36,7 @@ use crate::{
         Gateway, Service, Work,
         accept::Front,
         http::{
+            grpc::Calls,
             guarded::Guarded,
             head::MAX_HEADERS,
             http2::{self, Patience},
@@ -61,6 +62,7 @@ pub(crate) struct ConnectionContext {
     pub(crate) client: Client,
     pub(crate) inspection: Arc<Inspection>,
     pub(crate) patience: Patience,
+    pub(crate) calls: Calls,
     leaving: Notify,
     closed: watch::Sender<bool>,
     /// The gateway does not exit while there is work.
@@ -122,6 +124,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         client: Client::new(accepted),
         inspection: Arc::default(),
         patience: Patience::default(),
+        calls: Calls::default(),
         leaving: Notify::new(),
         closed: watch::Sender::new(false),
         _work: work,
@@ -242,7 +245,10 @@ async fn finish(
 ) {
     let farewell = async {
         match session {
-            Some(session) => session.farewell().await,
+            Some(session) => {
+                session.farewell().await;
+                end_calls(context, session).await;
+            }
             None => std::future::pending().await,
         }
     };
@@ -251,6 +257,15 @@ async fn finish(
         () = context.leaving.notified() => {}
         Ok(_) = orders.wait_for(|orders| orders.drain) => {}
     }
+}
+
+/// Waits until the connection has been given the ends of its gRPC calls; for half of what is left, as
+/// a client may not take them.
+async fn end_calls(context: &ConnectionContext, session: &SessionHandle) {
+    let left = session.state().left(boot_now());
+    let _ = timeout(left / 2, context.calls.ended()).await;
+    // The connection is driven once more before it hears of more.
+    tokio::task::yield_now().await;
 }
 
 async fn ended(session: Option<&SessionHandle>) -> Ended {

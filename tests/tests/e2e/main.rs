@@ -14,6 +14,7 @@ mod http2_floods;
 mod ipv6;
 mod maps;
 mod nginx;
+mod passing;
 mod privileges;
 mod proxy_protocol;
 mod renew;

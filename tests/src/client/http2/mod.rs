@@ -22,7 +22,8 @@ pub struct Peer {
     blocks: HashMap<u32, VecDeque<Fields>>,
 }
 
-type Fields = Vec<(String, String)>;
+/// Names and values.
+pub type Fields = Vec<(String, String)>;
 
 /// What was answered on a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,21 +129,26 @@ impl Peer {
         Frame::headers(stream, block(&self.request("POST", path)))
     }
 
-    /// A frame of this kind that has come and was not asked for yet.
-    pub fn take_waiting(&mut self, kind: u8) -> Option<Frame> {
-        let place = self.waiting.iter().position(|frame| frame.kind == kind)?;
+    /// A frame that has come and was not asked for yet.
+    pub fn take_waiting(&mut self, matches: impl Fn(&Frame) -> bool) -> Option<Frame> {
+        let place = self.waiting.iter().position(matches)?;
         self.waiting.remove(place)
     }
 
-    /// Whether there is one.
+    /// The last fields that have come on a stream and were not asked for yet.
+    pub fn take_fields(&mut self, stream: u32) -> Option<Fields> {
+        self.blocks.get_mut(&stream)?.pop_back()
+    }
+
+    /// Whether one of this kind has.
     pub fn has_waiting(&self, kind: u8) -> bool {
         self.waiting.iter().any(|frame| frame.kind == kind)
     }
 
     /// The next frame that matches. Those before it are kept for later questions.
     pub fn wait_for(&mut self, what: &str, matches: impl Fn(&Frame) -> bool) -> Result<Frame> {
-        if let Some(place) = self.waiting.iter().position(&matches) {
-            return self.waiting.remove(place).context("a frame that is there");
+        if let Some(frame) = self.take_waiting(&matches) {
+            return Ok(frame);
         }
         loop {
             let frame = self.read().context(what.to_owned())?;

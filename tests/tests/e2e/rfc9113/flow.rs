@@ -16,6 +16,10 @@ fn with_window(stage: &Stage, size: u32) -> Result<Peer> {
     Peer::with_settings(&stage.client, &stage.token, &settings)
 }
 
+fn opens(frame: &Frame) -> bool {
+    frame.kind == kind::WINDOW_UPDATE
+}
+
 /// A request body on stream 1 that heeds the gateway's windows.
 struct Upload {
     sent: usize,
@@ -36,7 +40,7 @@ impl Default for Upload {
 impl Upload {
     /// How much may be sent in a frame now.
     fn room(&mut self, peer: &mut Peer) -> usize {
-        while let Some(update) = peer.take_waiting(kind::WINDOW_UPDATE) {
+        while let Some(update) = peer.take_waiting(opens) {
             self.heed(&update);
         }
         let granted = self.granted.min(self.granted_to_connection);
@@ -44,7 +48,6 @@ impl Upload {
     }
 
     fn wait(&mut self, peer: &mut Peer) -> Result<()> {
-        let opens = |frame: &Frame| frame.kind == kind::WINDOW_UPDATE;
         let update = peer.wait_for("a window was opened", opens)?;
         self.heed(&update);
         Ok(())
