@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::certificates::SERVER_NAME;
+
 /// The whole file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -153,9 +155,23 @@ pub struct Route {
 #[expect(missing_docs, reason = "the keys of the configuration file")]
 pub struct UpstreamTls {
     pub ca: PathBuf,
-    pub certificate: PathBuf,
-    pub private_key: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<PathBuf>,
     pub server_name: String,
+}
+
+impl UpstreamTls {
+    /// Trusts what `ca` has signed for [`SERVER_NAME`], and shows nothing.
+    pub fn trusting(ca: PathBuf) -> Self {
+        Self {
+            ca,
+            certificate: None,
+            private_key: None,
+            server_name: SERVER_NAME.to_owned(),
+        }
+    }
 }
 
 /// Name of the one listener and the one policy.

@@ -25,6 +25,8 @@ pub(crate) enum Rejection {
     PlainHttp,
     #[error("HTTP/2: {0}")]
     Http2(String),
+    #[error("too many control frames of HTTP/2")]
+    Flood,
     #[error("too many requests were given up")]
     GivenUp,
     #[error("the PROXY protocol header: {0}")]
@@ -117,6 +119,7 @@ impl Rejection {
             Self::ProxyHeader(_) => verdict(S::BAD_REQUEST, "invalid_proxy_header", Client),
             Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
             Self::Http2(_) => verdict(S::BAD_REQUEST, "http2_violation", Client),
+            Self::Flood => verdict(S::TOO_MANY_REQUESTS, "http2_flood", Client),
             Self::GivenUp => verdict(S::TOO_MANY_REQUESTS, "too_many_given_up", Client),
             Self::Head(HeadFault::TooLarge | HeadFault::TooManyHeaders) => verdict(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,

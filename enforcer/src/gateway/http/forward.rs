@@ -56,6 +56,7 @@ pub(crate) async fn forward(
     let call_type = grpc::is_call(&parts)
         .then(|| parts.headers.get(header::CONTENT_TYPE).cloned())
         .flatten();
+    let hints = parts.version == Version::HTTP_11;
     parts.version = Version::HTTP_11;
     if let Some(client_upgrade) = client_upgrade {
         handshake::announce(&mut parts.headers);
@@ -74,16 +75,25 @@ pub(crate) async fn forward(
         return Ok(response);
     }
 
+    let interims = connection.inspection.interims();
+    if hints {
+        let mut request = Request::from_parts(parts, ());
+        interims.pass(&mut request);
+        parts = request.into_parts().0;
+    }
     let outgoing = outgoing(connection, bound, parts, body);
     let sent = target.upstream.send(link, bound, outgoing);
     match call_type {
-        None => answer(sent.await?, ResponseBody::Forwarded),
-        Some(call_type) => tokio::select! {
-            response = sent => answer(response?, |body| {
-                ResponseBody::Call(CallBody::new(body, bound.session().clone()))
-            }),
-            () = bound.session().farewell() => Ok(grpc::refuse(call_type)),
-        },
+        None => answer(interims.before(sent).await?, ResponseBody::Forwarded),
+        Some(call_type) => {
+            let call = connection.calls.begin();
+            tokio::select! {
+                response = sent => answer(response?, |body| {
+                    ResponseBody::Call(CallBody::new(body, bound.session().clone(), call))
+                }),
+                () = bound.session().farewell() => Ok(grpc::refuse(call_type, call)),
+            }
+        }
     }
 }
 
