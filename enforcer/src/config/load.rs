@@ -94,7 +94,7 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
     let tokens_wanted = listeners.is_empty() || protocols.any(|it| it == Protocol::Http);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
     let policies = policies::convert(&mut draft, raw.policies);
-    let routes = routes::convert(&mut draft, raw.routes, &names, &listeners);
+    let (routes, tunnels) = routes::convert(&mut draft, raw.routes, &names, &listeners);
 
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
@@ -103,6 +103,7 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
         identity,
         policies,
         routes,
+        tunnels,
     };
     Ok((config, files))
 }

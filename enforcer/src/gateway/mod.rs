@@ -41,6 +41,7 @@ mod tcp;
 mod tests;
 mod tls;
 mod touch;
+mod tunnel;
 mod upstream;
 mod websocket;
 
@@ -61,6 +62,7 @@ use self::{
     link::Link,
     start::Started,
     tcp::TcpService,
+    tunnel::Tunnels,
     upstream::Upstream,
 };
 use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
@@ -77,6 +79,7 @@ struct Gateway {
     routes: RouteTable,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
+    tunnels: Tunnels,
     /// How long a connection may be without a session.
     unbound_limit: Duration,
 }
@@ -157,6 +160,7 @@ impl Server {
             authenticator: started.authenticator,
             routes: started.routes,
             targets: started.targets,
+            tunnels: started.tunnels,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
         let (sender, finished) = mpsc::channel(1);

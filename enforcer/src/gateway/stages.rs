@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
@@ -179,7 +179,30 @@ impl Authenticated {
         headers: &HeaderMap,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+        Self::by_field(authenticator, headers, header::AUTHORIZATION, now)
+    }
+
+    /// By the bearer token for the proxy, which a CONNECT is for; else by the request's.
+    pub(crate) fn by_proxy_token(
+        authenticator: &Authenticator,
+        headers: &HeaderMap,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        let field = if headers.contains_key(header::PROXY_AUTHORIZATION) {
+            header::PROXY_AUTHORIZATION
+        } else {
+            header::AUTHORIZATION
+        };
+        Self::by_field(authenticator, headers, field, now)
+    }
+
+    fn by_field(
+        authenticator: &Authenticator,
+        headers: &HeaderMap,
+        field: HeaderName,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        let mut fields = headers.get_all(field).iter();
         let field = fields.next().ok_or(Rejection::MissingToken)?;
         if fields.next().is_some() {
             return Err(Rejection::SeveralTokens);

@@ -21,6 +21,7 @@ use crate::{
         http::{http2, path::PathError, route::RouteTable},
         tcp::TcpService,
         tls::{self, ServerTlsError},
+        tunnel::Tunnels,
         upstream::{
             Upstream,
             tls::{NativeRoots, UpstreamTlsError},
@@ -66,6 +67,7 @@ pub(crate) struct Started {
     pub(crate) authenticator: Authenticator,
     pub(crate) routes: RouteTable,
     pub(crate) targets: Vec<Target>,
+    pub(crate) tunnels: Tunnels,
 }
 
 /// A listening socket and the keys of its TLS.
@@ -128,6 +130,7 @@ pub(crate) fn load(
         authenticator: Authenticator::load(&config.identity)?,
         routes: RouteTable::new(&config.routes)?,
         targets,
+        tunnels: Tunnels::new(&config),
         user: config.daemon.user,
         pre_authentication_timeout: config.daemon.pre_authentication_timeout,
     })
