@@ -45,6 +45,7 @@ mod tunnel;
 mod upstream;
 mod websocket;
 
+pub(crate) use self::tls::{PemError, read_certificates, read_private_key, read_roots};
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
