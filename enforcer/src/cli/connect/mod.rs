@@ -173,17 +173,20 @@ async fn listen(client: &Arc<Client>, address: SocketAddr, target: &Address) -> 
     }
 }
 
-/// Serves one local connection.
+/// Serves one local connection. Until it has ended well, whatever closes it resets it: the end of
+/// this process must not look like the target's.
 async fn carry(client: Arc<Client>, mut stream: TcpStream) {
+    use rustix::net::sockopt::set_socket_linger;
     let result = async {
+        set_socket_linger(&stream, Some(Duration::ZERO)).map_err(std::io::Error::from)?;
         stream.set_nodelay(true)?;
         let mut tunnel = client.open().await?;
         let (read, write) = stream.split();
-        relay(read, write, &mut tunnel, Until::Both).await
+        relay(read, write, &mut tunnel, Until::Both).await?;
+        set_socket_linger(&stream, None).map_err(std::io::Error::from)?;
+        Ok::<_, Failure>(())
     };
     if let Err(failure) = result.await {
-        // An end would look like the target's. Fails only for a socket that is gone.
-        let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
         client.voice.warn(explain(&failure));
     }
 }
