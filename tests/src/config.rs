@@ -135,8 +135,13 @@ pub struct Policy {
 pub struct Route {
     pub listener: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub upstream: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
     pub policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_tls: Option<UpstreamTls>,
@@ -212,14 +217,25 @@ impl Route {
     pub fn to(upstream: impl Into<String>) -> Self {
         Self {
             listener: MAIN.to_owned(),
+            protocol: None,
             path: None,
             upstream: upstream.into(),
+            targets: Vec::new(),
             policy: MAIN.to_owned(),
             upstream_tls: None,
             assertion_audience: None,
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,
+        }
+    }
+
+    /// Tunnels on the one listener, under the one policy, to `targets`.
+    pub fn tunnel(targets: &[&str]) -> Self {
+        Self {
+            protocol: Some("tunnel".to_owned()),
+            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+            ..Self::to("")
         }
     }
 }

@@ -55,6 +55,8 @@ pub enum ToWarden {
         session: SessionId,
         /// What the socket is to it.
         role: BoundRole,
+        /// Where the client asked to be connected to, if it did: for the audit log.
+        target: Option<String>,
     },
     /// A newer credential on a connection that is bound to the session. Answer: `Opened` or
     /// `Refused`.

@@ -102,7 +102,7 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
         .map(|raw| assertion::convert(&mut draft, raw));
     let policies = policies::convert(&mut draft, raw.policies);
     assertion::check_routes(&mut draft, &raw.routes, assertion.is_some());
-    let routes = routes::convert(&mut draft, raw.routes, &names, &listeners);
+    let (routes, tunnels) = routes::convert(&mut draft, raw.routes, &names, &listeners);
 
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
@@ -112,6 +112,7 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
         assertion,
         policies,
         routes,
+        tunnels,
     };
     Ok((config, files))
 }

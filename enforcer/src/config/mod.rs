@@ -20,6 +20,7 @@ mod proxy;
 mod raw;
 mod routes;
 mod shape;
+mod tunnels;
 mod upstream;
 
 use std::{
@@ -51,6 +52,8 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
+    /// `[[routes]]` with `protocol = "tunnel"`, in the order of the file.
+    pub tunnels: Vec<TunnelRoute>,
 }
 
 /// Where the daemon lives and how much it may hold.
@@ -256,6 +259,50 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// Longest wait for the upstream's response head; default 60 s.
     pub response_timeout: Duration,
+}
+
+/// From a listener to the targets that CONNECT may reach, under a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunnelRoute {
+    /// Name of the listener.
+    pub listener: String,
+    /// Where tunnels may lead.
+    pub targets: Vec<TargetPattern>,
+    /// Names of the policies.
+    pub policies: Vec<String>,
+    /// Connections to targets start with a PROXY protocol header, which says who the client is.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// Longest wait for the name and for a connection to the target; default 5 s.
+    pub connect_timeout: Duration,
+}
+
+/// Targets of tunnels: `db.internal:5432`, `*.internal:22`, `10.0.0.0/8:5900-5999`, `[::1]:*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetPattern {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Which of their ports.
+    pub ports: PortRange,
+}
+
+/// Hosts of tunnels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Exactly this name, in lower case, without a final dot.
+    Name(String),
+    /// All names that end with this: a dot and a name in lower case.
+    Suffix(String),
+    /// Addresses, whether the client names them or a name that resolves to them.
+    Network(IpNet),
+}
+
+/// Ports from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
 }
 
 /// An upstream: `http://host:port` or `https://host:port`, or with HTTP/2 `h2c://` (in the clear,

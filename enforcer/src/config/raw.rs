@@ -127,9 +127,11 @@ pub(super) struct RawPolicy {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
     pub(super) listener: Spanned<String>,
+    pub(super) protocol: Option<Spanned<String>>,
     pub(super) host: Option<Spanned<String>>,
     pub(super) path: Option<Spanned<String>>,
-    pub(super) upstream: Spanned<String>,
+    pub(super) upstream: Option<Spanned<String>>,
+    pub(super) targets: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) upstream_tls: Option<Spanned<RawUpstreamTls>>,
     pub(super) policy: Spanned<String>,
     pub(super) forward_token: Option<Spanned<bool>>,

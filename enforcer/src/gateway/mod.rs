@@ -46,9 +46,11 @@ mod tcp;
 mod tests;
 mod tls;
 mod touch;
+mod tunnel;
 mod upstream;
 mod websocket;
 
+pub(crate) use self::tls::{PemError, read_certificates, read_private_key, read_roots};
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -67,6 +69,7 @@ use self::{
     link::Link,
     start::Started,
     tcp::TcpService,
+    tunnel::Tunnels,
     upstream::Upstream,
 };
 use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
@@ -84,6 +87,7 @@ struct Gateway {
     routes: RouteTable,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
+    tunnels: Tunnels,
     /// How long a connection may be without a session.
     unbound_limit: Duration,
 }
@@ -168,6 +172,7 @@ impl Server {
             assertions: started.assertions,
             routes: started.routes,
             targets: started.targets,
+            tunnels: started.tunnels,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
         let (sender, finished) = mpsc::channel(1);

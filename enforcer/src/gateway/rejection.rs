@@ -10,6 +10,7 @@ use crate::{
     gateway::{
         http::{head::HeadFault, path::PathError, route::AmbiguousPath},
         proxy::HeaderFault,
+        tunnel::{InvalidTarget, Target, TargetNotAllowed},
     },
     session::Principal,
 };
@@ -45,6 +46,16 @@ pub(crate) enum Rejection {
     EndpointMethod(http::Method, &'static str),
     #[error("a request of another site")]
     CrossSite,
+    #[error(transparent)]
+    InvalidTarget(#[from] InvalidTarget),
+    #[error(transparent)]
+    TargetNotAllowed(#[from] TargetNotAllowed),
+    #[error("the name of the target {0} cannot be resolved: {1}")]
+    TargetUnresolved(Target, std::io::Error),
+    #[error("the target {0} cannot be reached: {1}")]
+    TargetUnreachable(Target, std::io::Error),
+    #[error("no connection to the target {0} in time")]
+    TargetTimeout(Target),
     #[error("several Authorization fields")]
     SeveralTokens,
     #[error("a bearer token is needed")]
@@ -137,6 +148,12 @@ impl Rejection {
             Self::EndpointMethod(..) => {
                 verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client)
             }
+            Self::InvalidTarget(_) => verdict(S::BAD_REQUEST, "invalid_target", Client),
+            Self::TargetNotAllowed(_) => verdict(S::FORBIDDEN, "target_not_allowed", Client),
+            // The client chose the target: these go to the audit log.
+            Self::TargetUnresolved(..) => verdict(S::BAD_GATEWAY, "target_unresolved", Client),
+            Self::TargetUnreachable(..) => verdict(S::BAD_GATEWAY, "target_unreachable", Client),
+            Self::TargetTimeout(_) => verdict(S::GATEWAY_TIMEOUT, "target_timeout", Client),
             Self::CrossSite => verdict(S::FORBIDDEN, "cross_site", Client),
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
@@ -183,9 +200,7 @@ impl Rejection {
         };
         // What follows a request that two servers could read differently is not believed.
         let doubtful = open.status == S::BAD_REQUEST;
-        let close = self.is_final()
-            || matches!(self, Self::Head(_))
-            || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
+        let close = self.is_final() || matches!(self, Self::Head(_));
         Verdict {
             close: doubtful || close,
             ..open

@@ -15,7 +15,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
@@ -24,8 +23,8 @@ use crate::{
     clock::{WallInstant, boot_now},
     config::{CertificateName, RequestIdentity},
     gateway::{
-        binding::Binding, client_certificate::ClientCertificate, link::Link, rejection::Rejection,
-        sessions::SessionHandle, socket::Socket,
+        binding::Binding, client_certificate::ClientCertificate, connection::ConnectionContext,
+        link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
     },
     policy::Claims,
     session::{Credential, Principal, SessionId},
@@ -177,44 +176,25 @@ pub(crate) struct Authenticated {
 }
 
 impl Authenticated {
-    /// By the bearer token of the request (RFC 6750, section 2.1).
-    fn by_token(
-        authenticator: &Authenticator,
-        headers: &HeaderMap,
-        now: WallInstant,
-    ) -> Result<Self, Rejection> {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-        let field = fields.next().ok_or(Rejection::MissingToken)?;
-        if fields.next().is_some() {
-            return Err(Rejection::SeveralTokens);
-        }
-        let field = field.to_str().map_err(|_| Rejection::MissingToken)?;
-        let token = match field.trim().split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(Rejection::MissingToken),
-        };
-        let identified = authenticator.validate(token, now)?;
-        Ok(Self { identified })
-    }
-
-    /// By what the listener takes for identity: the request's token, or the client's certificate.
+    /// By what the listener takes for identity: the bearer token that the request carries, or the
+    /// client's certificate.
     pub(crate) fn by_request(
-        authenticator: &Authenticator,
-        client: &Client,
-        identity: RequestIdentity,
-        headers: &HeaderMap,
+        connection: &ConnectionContext,
+        token: Option<&str>,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
-        match identity {
-            RequestIdentity::Certificate(name) => Self::by_certificate(client, name, now),
-            RequestIdentity::TokenOrCertificate(name)
-                if client.certificate.is_some() && !headers.contains_key(header::AUTHORIZATION) =>
-            {
+        let client = &connection.client;
+        let authenticator = &connection.gateway.authenticator;
+        match (connection.identity, token) {
+            (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now),
+            (RequestIdentity::TokenOrCertificate(name), None) if client.certificate.is_some() => {
                 Self::by_certificate(client, name, now)
             }
-            RequestIdentity::Token | RequestIdentity::TokenOrCertificate(_) => {
-                Self::by_token(authenticator, headers, now)?.held_to(authenticator, client, now)
+            (_, Some(token)) => {
+                let identified = authenticator.validate(token, now)?;
+                Self { identified }.held_to(authenticator, client, now)
             }
+            (_, None) => Err(Rejection::MissingToken),
         }
     }
 

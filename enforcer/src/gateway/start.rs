@@ -22,6 +22,7 @@ use crate::{
         revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
+        tunnel::Tunnels,
         upstream::{
             Upstream,
             tls::{NativeRoots, UpstreamTlsError},
@@ -75,6 +76,7 @@ pub(crate) struct Started {
     pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
     pub(crate) targets: Vec<Target>,
+    pub(crate) tunnels: Tunnels,
 }
 
 /// A listening socket and the keys of its TLS.
@@ -146,6 +148,7 @@ pub(crate) fn load(
         revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
         targets,
+        tunnels: Tunnels::new(&config),
         user: config.daemon.user,
         pre_authentication_timeout: config.daemon.pre_authentication_timeout,
     })

@@ -209,6 +209,7 @@ fn a_bound_socket_is_never_bound_again() {
         cookie: 7,
         session,
         role,
+        target: None,
     };
     for (session, role) in [
         (mallory.id, BoundRole::Client),

@@ -3,6 +3,7 @@ mod faults;
 mod files;
 mod proxy;
 mod tcp;
+mod tunnels;
 
 use super::*;
 use crate::policy::{ActivityKind, Limits, Mode};

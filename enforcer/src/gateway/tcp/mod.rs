@@ -14,7 +14,7 @@
 //! for the other side's. So whatever is not its end is a reset, and the cut is the only farewell.
 //! Why, the audit log says.
 
-mod relay;
+pub(crate) mod relay;
 
 use std::io;
 

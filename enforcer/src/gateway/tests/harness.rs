@@ -27,7 +27,7 @@ use crate::{
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
         CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, RequestIdentity, Route,
-        ServerTls, Upstream as UpstreamConfig,
+        ServerTls, TargetPattern, TunnelRoute, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -38,6 +38,7 @@ use crate::{
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
+        tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
     },
     session::{Credential, EndReason, SessionId, SessionKey},
@@ -231,13 +232,26 @@ impl Warden {
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
-        Self::serving(upstream, routes, Service::Http, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), Service::Http, Vec::new()).await
+    }
+
+    /// A world whose one HTTP listener leads to these targets, and nowhere else.
+    pub(super) async fn tunnels(targets: &[TargetPattern]) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let tunnels = vec![TunnelRoute {
+            listener: "public".to_owned(),
+            targets: targets.to_vec(),
+            policies: vec!["default".to_owned()],
+            proxy_protocol: None,
+            connect_timeout: Duration::from_secs(5),
+        }];
+        Self::serving(nowhere, Vec::new(), tunnels, Service::Http, Vec::new()).await
     }
 
     /// A world whose one HTTP listener takes everybody for a proxy.
     pub(super) async fn behind_proxies(upstream: SocketAddr, route: Route) -> Self {
         let everybody = vec!["0.0.0.0/0".parse().unwrap()];
-        Self::serving(upstream, vec![route], Service::Http, everybody).await
+        Self::serving(upstream, vec![route], Vec::new(), Service::Http, everybody).await
     }
 
     /// A world with one TCP listener. Clients show the server's own certificate.
@@ -247,12 +261,13 @@ impl World {
             route: 0,
         });
         let routes = vec![route("public", None, "/")];
-        Self::serving(upstream, routes, service, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), service, Vec::new()).await
     }
 
     async fn serving(
         upstream: SocketAddr,
         routes: Vec<Route>,
+        tunnels: Vec<TunnelRoute>,
         service: Service,
         proxies: Vec<IpNet>,
     ) -> Self {
@@ -331,6 +346,7 @@ impl World {
             revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
             targets,
+            tunnels: Tunnels::of(&tunnels),
         })
         .unwrap();
 

@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use self::report::SessionReport;
-use super::{body::ResponseBody, inspect::FAULT_TARGET, service::Known};
+use super::{bearer, body::ResponseBody, inspect::FAULT_TARGET, service::Known};
 use crate::{
     channel::{EndCause, Kinship, SessionUsage, ToWarden},
     clock::{boot_now, wall_now},
@@ -113,13 +113,8 @@ async fn session(
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
-    let authenticated = Authenticated::by_request(
-        &gateway.authenticator,
-        &connection.client,
-        connection.identity,
-        headers,
-        wall_now(),
-    )?;
+    let authenticated =
+        Authenticated::by_request(connection, bearer::for_origin(headers)?, wall_now())?;
     known.principal = Some(authenticated.principal().clone());
     let kinship = match endpoint {
         Endpoint::Renew => Kinship::Successor,
