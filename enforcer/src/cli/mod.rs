@@ -4,6 +4,7 @@
 //! that has to be mended. Errors go to standard error, one line first, the cause after it.
 
 pub mod audit;
+pub mod connect;
 pub mod maps;
 pub mod sessions;
 pub mod status;
@@ -67,6 +68,14 @@ pub enum Command {
     Maps(MapsArgs),
     /// Search, verify or export the audit log. Works when the daemon is dead.
     Audit(Box<audit::AuditArgs>),
+    /// Reach a target through a gateway: the client's half of a tunnel.
+    ///
+    /// Needs no daemon and no rights. Renews the session with each newer token, and says on
+    /// standard error how it goes. Exits with 0 when the tunnel or a signal has ended it, 77 when
+    /// the gateway refused the token or the target, or the session is over, 1 for any other
+    /// failure.
+    #[command(after_help = CONNECT_EXAMPLES)]
+    Connect(connect::ConnectArgs),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
     /// All sessions are ended first, with their connections.
@@ -75,6 +84,15 @@ pub enum Command {
     #[command(hide = true)]
     Gateway,
 }
+
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  enforcer connect --gateway gw.example:443 --token-command 'idp token' \\
+      --listen 127.0.0.1:5432 db.internal:5432
+  psql -h 127.0.0.1
+
+  ssh -o ProxyCommand='enforcer connect --gateway gw.example:443 --token-file ~/.token \\
+      --stdio %h:%p' build.internal";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -202,6 +220,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             args.json,
         ),
         Command::Audit(args) => audit::run(*args),
+        Command::Connect(args) => connect::run(args),
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
             unload::run(&args.target.socket()?, || pins::remove(&daemon))
@@ -248,6 +267,9 @@ fn report(error: &anyhow::Error) {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if let Some(failure) = error.downcast_ref::<connect::Failure>() {
+        return failure.exit_code();
+    }
     if is_to_mend(error) {
         ExitCode::from(EXIT_USAGE)
     } else {
@@ -293,6 +315,9 @@ mod tests {
             "enforcer audit --policy admin --session 0000000000000abc --limit 20",
             "enforcer audit verify --heads h --public-key k --json --config f.toml",
             "enforcer audit export --since 1h --output records.jsonl",
+            "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
+            "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
+            "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
             "enforcer unload",
             "enforcer gateway",
         ] {
@@ -314,6 +339,12 @@ mod tests {
             "enforcer audit --since yesterday",
             "enforcer audit --address nowhere",
             "enforcer audit --follow verify",
+            "enforcer connect --gateway gw:443 --stdio db:1",
+            "enforcer connect --gateway gw:443 --token-file t db:1",
+            "enforcer connect --gateway gw --token-file t --stdio db:1",
+            "enforcer connect --gateway gw:443 --token-file t --token-env T --stdio db:1",
+            "enforcer connect --gateway gw:443 --token-file t --stdio --listen 127.0.0.1:1 db:1",
+            "enforcer connect --gateway gw:443 --token-file t --stdio --client-key k db:1",
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.use_stderr(), "{line}");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use enforcer_tests::{
     Scene, Streams,
     bed::CLIENT_IPV4,
@@ -12,19 +13,18 @@ use enforcer_tests::{
 use rusqlite::Connection;
 use serde_json::Value;
 
-/// Runs sessions of alice and bob to their end.
-fn run_sessions<'scene>(scene: &'scene Scene, daemon: &Daemon<'scene>) -> Value {
-    let client = scene.client().unwrap();
+/// Runs sessions of bob and alice to their end; returns the record of the second.
+fn run_sessions(scene: &Scene, daemon: &Daemon<'_>) -> Result<Value> {
+    let client = scene.client()?;
     let deadline = wait::whole_second_after(Duration::from_secs(2));
-    let token = scene.token_until("bob", deadline).unwrap();
-    assert_eq!(client.get("/headers", &token).unwrap().status, 200);
-    let token = scene.token_until("alice", deadline).unwrap();
-    let streams = Streams::start(&client, &token).unwrap();
-    streams.end().unwrap();
+    let token = scene.token_until("bob", deadline)?;
+    ensure!(client.get("/headers", &token)?.status == 200);
+    let token = scene.token_until("alice", deadline)?;
+    Streams::start(&client, &token)?.end()?;
     let ended =
         |subject| daemon.wait_for_audit("session_ended", |record| record["subject"] == subject);
-    ended("bob").unwrap();
-    ended("alice").unwrap()
+    ended("bob")?;
+    ended("alice")
 }
 
 fn lines(output: &Output) -> Vec<&str> {
@@ -36,7 +36,7 @@ fn lines(output: &Output) -> Vec<&str> {
 fn a_cut_is_proven_records_are_found_and_tampering_shows() {
     let scene = Scene::new("audit").unwrap();
     let mut daemon = scene.start().unwrap();
-    let record = run_sessions(&scene, &daemon);
+    let record = run_sessions(&scene, &daemon).unwrap();
 
     assert_eq!(record["payload_after_deadline"], 0, "{record}");
     assert_eq!(record["sockets_unheard"], 0, "{record}");

@@ -1,8 +1,10 @@
 mod audit;
+mod certificates;
 mod faults;
 mod files;
 mod proxy;
 mod tcp;
+mod tunnels;
 
 use super::*;
 use crate::policy::{ActivityKind, Limits, Mode};
