@@ -31,8 +31,9 @@ use std::{
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 use ipnet::IpNet;
+pub use policies::{Origin, PolicySettings, Setting};
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Requirements};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,6 +135,13 @@ pub struct Identity {
     pub jwt: Vec<JwtIssuer>,
 }
 
+impl Identity {
+    /// The names of all issuers of tokens.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.jwt.iter().map(|issuer| issuer.issuer.as_str())
+    }
+}
+
 /// A token issuer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JwtIssuer {
@@ -207,8 +215,10 @@ pub struct Route {
     pub path: String,
     /// Where requests go.
     pub upstream: Upstream,
-    /// Names of the policies.
+    /// Names of the policies; never empty.
     pub policies: Vec<String>,
+    /// What is asked of each request.
+    pub require: Requirements,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
     /// Upstream connections are shared by sessions, or each belongs to one.

@@ -8,6 +8,9 @@ use std::{
 use rustls::pki_types::ServerName;
 use toml::Spanned;
 
+mod policies;
+
+use self::policies::Attached;
 use super::{
     Listener, Protocol, Route, Upstream, UpstreamPool, UpstreamTls,
     draft::Draft,
@@ -17,6 +20,8 @@ use super::{
     raw::{RawRoute, RawUpstreamTls},
     upstream,
 };
+
+use crate::policy::Policy;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,6 +38,7 @@ pub(super) fn convert(
     raw: Vec<Spanned<RawRoute>>,
     names: &Names<'_>,
     listeners: &BTreeMap<String, Listener>,
+    policies: &BTreeMap<String, Policy>,
 ) -> Vec<Route> {
     if raw.is_empty() {
         draft.report_file(
@@ -48,8 +54,11 @@ pub(super) fn convert(
     for raw in raw {
         let listener = listeners.get(raw.get_ref().listener.get_ref());
         let protocol = listener.map(|listener| listener.protocol);
-        let Some(route) = convert_route(draft, raw.get_ref(), protocol, &known, &names.policies)
-        else {
+        let attached = policies::convert(draft, &raw, &names.policies);
+        if protocol.is_some_and(|protocol| protocol != Protocol::Http) {
+            policies::report_token_requirements(draft, &raw, &attached, policies);
+        }
+        let Some(route) = convert_route(draft, raw.get_ref(), protocol, &known, attached) else {
             continue;
         };
         let what = (
@@ -97,14 +106,13 @@ fn convert_route(
     raw: &RawRoute,
     protocol: Option<Protocol>,
     listeners: &BTreeSet<&str>,
-    policies: &BTreeSet<&str>,
+    attached: Attached,
 ) -> Option<Route> {
     let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
     if carries_http == Some(false) {
         report_http_settings(draft, raw);
     }
     let listener = draft.reference("listener", &raw.listener, listeners);
-    let policy = draft.reference("policy", &raw.policy, policies);
     let host = raw.host.as_ref().map(|value| host(draft, value));
     let path = match &raw.path {
         Some(value) => path(draft, value),
@@ -147,7 +155,8 @@ fn convert_route(
         },
         path: path?,
         upstream: upstream?,
-        policies: vec![policy?],
+        policies: attached.policies,
+        require: attached.require,
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
         upstream_pool: sharing,
         proxy_protocol,

@@ -10,6 +10,7 @@
 //!   tls, http    requests, strictly framed; or bytes (tcp)        Client
 //!     |
 //!   stages       a valid token or certificate                     Authenticated
+//!     |          the policies let it in                           Permitted
 //!     |          its session, bound in the kernel                 Bound
 //!     |
 //!   forward      to the upstream, as long as the session lives
@@ -65,7 +66,7 @@ use self::{
     tcp::TcpService,
     upstream::Upstream,
 };
-use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
+use crate::{authn::Authenticator, channel::Transport, clock::boot_now, policy::PolicySet};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -77,6 +78,7 @@ struct Gateway {
     link: Arc<Link>,
     authenticator: Authenticator,
     routes: RouteTable,
+    policies: PolicySet,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
     /// How long a connection may be without a session.
@@ -85,7 +87,6 @@ struct Gateway {
 
 /// Where a route leads.
 struct Target {
-    policies: Vec<String>,
     forward_token: bool,
     upstream: Upstream,
 }
@@ -158,6 +159,7 @@ impl Server {
             link: Arc::clone(&link),
             authenticator: started.authenticator,
             routes: started.routes,
+            policies: started.policies,
             targets: started.targets,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });

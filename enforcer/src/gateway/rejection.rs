@@ -1,6 +1,6 @@
 //! Every way in which a request can fail, and the one table of what is answered.
 
-use std::net::SocketAddr;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -11,6 +11,7 @@ use crate::{
         http::{head::HeadFault, path::PathError, route::AmbiguousPath},
         proxy::HeaderFault,
     },
+    policy::Denied,
     session::Principal,
 };
 
@@ -53,6 +54,8 @@ pub(crate) enum Rejection {
     Certificate(#[from] CertificateError),
     #[error("{0}")]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("no route leads there")]
     NoRoute,
     #[error("the WebSocket handshake is malformed: {0}")]
@@ -143,6 +146,16 @@ impl Rejection {
             Self::Refused(Refusal::SessionTooOld) => {
                 verdict(S::UNAUTHORIZED, "session_too_old", Client)
             }
+            Self::Refused(refusal @ (Refusal::OutsideHours | Refusal::AnotherNetwork)) => {
+                verdict(S::FORBIDDEN, refusal.code(), Client)
+            }
+            Self::Refused(refusal @ (Refusal::TooManyConnections | Refusal::TooManySessions)) => {
+                verdict(S::TOO_MANY_REQUESTS, refusal.code(), Client)
+            }
+            Self::Denied(denied @ Denied::Authentication { .. }) => {
+                verdict(S::UNAUTHORIZED, denied.code(), Client)
+            }
+            Self::Denied(denied) => verdict(S::FORBIDDEN, denied.code(), Client),
             Self::Refused(Refusal::NoSession) => verdict(S::UNAUTHORIZED, "no_session", Client),
             Self::Refused(Refusal::AnotherSession) => {
                 verdict(S::MISDIRECTED_REQUEST, "another_session", Client)
@@ -191,7 +204,11 @@ impl Rejection {
         matches!(
             self,
             Self::Refused(
-                Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
+                Refusal::SessionEnded(_)
+                    | Refusal::AnotherSession
+                    | Refusal::AnotherNetwork
+                    | Refusal::TooManyConnections
+                    | Refusal::UnbindableSocket
             )
         )
     }
@@ -208,6 +225,9 @@ impl Rejection {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match verdict.status {
             StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, self.challenge());
+            }
+            StatusCode::FORBIDDEN if matches!(self, Self::Denied(Denied::Scope { .. })) => {
                 headers.insert(header::WWW_AUTHENTICATE, self.challenge());
             }
             StatusCode::SERVICE_UNAVAILABLE => {
@@ -250,16 +270,50 @@ impl Rejection {
         }
     }
 
-    /// RFC 6750, section 3. A request without a token is told nothing about errors.
+    /// RFC 6750, section 3, and RFC 9470 for a better authentication. A request without a token is
+    /// told nothing about errors.
     fn challenge(&self) -> HeaderValue {
-        let challenge = match self {
-            Self::MissingToken => format!("Bearer realm=\"{REALM}\""),
-            error => format!(
-                "Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{}\"",
-                description(&error.to_string())
-            ),
-        };
+        let mut challenge = format!("Bearer realm=\"{REALM}\"");
+        if !matches!(self, Self::MissingToken) {
+            let error = match self {
+                Self::Denied(denied) => denied.code(),
+                _ => "invalid_token",
+            };
+            let description = description(&self.to_string());
+            // Writing to a string does not fail.
+            let _ = write!(
+                challenge,
+                ", error=\"{error}\", error_description=\"{description}\""
+            );
+        }
+        if let Self::Denied(denied) = self {
+            challenge.push_str(&needed(denied));
+        }
         HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
+    }
+}
+
+/// What would be enough, as parameters of a challenge. The configuration takes no value that would
+/// break out of its quotes.
+fn needed(denied: &Denied) -> String {
+    match denied {
+        Denied::Scope { scopes, .. } => format!(", scope=\"{}\"", scopes.join(" ")),
+        Denied::Authentication {
+            acr_values,
+            max_age,
+            ..
+        } => {
+            let mut needed = String::new();
+            if !acr_values.is_empty() {
+                needed = format!(", acr_values=\"{}\"", acr_values.join(" "));
+            }
+            if let Some(max_age) = max_age {
+                // Writing to a string does not fail.
+                let _ = write!(needed, ", max_age=\"{}\"", max_age.as_secs());
+            }
+            needed
+        }
+        Denied::Network { .. } | Denied::Hours { .. } | Denied::Claim { .. } => String::new(),
     }
 }
 

@@ -4,9 +4,10 @@
 //!   Accepted --TLS--> Client
 //!                       | each request
 //!                       v
-//!                  Authenticated ------------> Bound ------------> forwarded
-//!              a valid credential    the session is in the map, the socket is
-//!                                    bound, its policies apply
+//!                  Authenticated --> Permitted --> Bound --> forwarded
+//!              a valid credential        |            the session is in the map, the
+//!                                        |            socket is bound, its policies apply
+//!                           the policies let the request in
 //! ```
 
 use std::{
@@ -21,11 +22,13 @@ use tokio::{net::TcpStream, sync::watch};
 use crate::{
     authn::{Authenticator, Identified, certificate},
     channel::{Kinship, Refusal, SessionUsage},
-    clock::{WallInstant, boot_now},
+    clock::{WallInstant, boot_now, wall_now},
     config::CertificateName,
     gateway::{
-        binding::Binding, link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
+        binding::Binding, http::route::RouteIndex, link::Link, rejection::Rejection,
+        sessions::SessionHandle, socket::Socket,
     },
+    policy::{self, Denied, Permit, PolicySet},
     session::{Credential, Principal, SessionId},
 };
 
@@ -208,6 +211,52 @@ impl Authenticated {
     pub(crate) fn principal(&self) -> &Principal {
         &self.identified.credential.principal
     }
+
+    /// Asks the policies.
+    pub(crate) fn permit(
+        self,
+        policies: &PolicySet,
+        route: RouteIndex,
+        client: &Client,
+        now: WallInstant,
+    ) -> Result<Permitted, Denied> {
+        let permit = policies.decide(&self.request(Some(route), client, now))?;
+        Ok(Permitted {
+            credential: self.identified.credential,
+            permit,
+        })
+    }
+
+    fn request(
+        &self,
+        route: Option<RouteIndex>,
+        client: &Client,
+        now: WallInstant,
+    ) -> policy::Request<'_> {
+        let Identified { credential, claims } = &self.identified;
+        policy::Request {
+            route,
+            principal: &credential.principal,
+            claims,
+            authenticated_at: credential.authenticated_at,
+            client: client.peer().ip(),
+            now,
+        }
+    }
+}
+
+/// Proof that the policies let a request in, or the connection of a TCP listener.
+#[derive(Debug)]
+pub(crate) struct Permitted {
+    credential: Arc<Credential>,
+    permit: Permit,
+}
+
+impl Permitted {
+    /// What a policy that only observes would have said.
+    pub(crate) fn observed(&self) -> Option<&Denied> {
+        self.permit.observed.as_ref()
+    }
 }
 
 /// Proof that a request's session is in the map, that the client's socket is bound to it, and
@@ -225,10 +274,10 @@ impl Bound {
     pub(crate) async fn establish(
         link: &Link,
         client: &Client,
-        authenticated: Authenticated,
-        policies: &[String],
+        permitted: Permitted,
     ) -> Result<Self, Rejection> {
-        let credential = authenticated.identified.credential;
+        let Permitted { credential, permit } = permitted;
+        let policies = &permit.policies;
         let session = match client.unbound().await {
             Ok(_opening) => open(link, client, &credential, policies).await?,
             Err(binding) => join(link, client, *binding, &credential, policies).await?,
@@ -241,13 +290,16 @@ impl Bound {
         })
     }
 
-    /// Finds the credential's session if there is one already; opens none and joins no policy.
+    /// Finds the credential's session if there is one already, and opens none. The policies that
+    /// its claims match apply from then on.
     pub(crate) async fn find(
         link: &Link,
         client: &Client,
+        policies: &PolicySet,
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
+        let matching = policies.names(&authenticated.request(None, client, wall_now()));
         let credential = authenticated.identified.credential;
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
@@ -259,6 +311,10 @@ impl Bound {
         };
         let (session, usage) = link.find(client, &credential, kinship).await?;
         client.bind(&session, &credential);
+        let applied = session.state().view.policies;
+        if !matching.iter().all(|policy| applied.contains(policy)) {
+            link.open(client, &credential, &matching).await?;
+        }
         let bound = Self {
             session,
             credential,

@@ -26,6 +26,7 @@ use crate::{
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
+    policy::PolicySet,
 };
 
 /// Why the gateway cannot start.
@@ -65,6 +66,7 @@ pub(crate) struct Started {
     pub(crate) pre_authentication_timeout: Duration,
     pub(crate) authenticator: Authenticator,
     pub(crate) routes: RouteTable,
+    pub(crate) policies: PolicySet,
     pub(crate) targets: Vec<Target>,
 }
 
@@ -115,7 +117,6 @@ pub(crate) fn load(
     let mut targets = Vec::new();
     for route in &config.routes {
         targets.push(Target {
-            policies: route.policies.clone(),
             forward_token: route.forward_token,
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
@@ -127,6 +128,7 @@ pub(crate) fn load(
         listeners,
         authenticator: Authenticator::load(&config.identity)?,
         routes: RouteTable::new(&config.routes)?,
+        policies: PolicySet::new(&config.policies, &config.routes),
         targets,
         user: config.daemon.user,
         pre_authentication_timeout: config.daemon.pre_authentication_timeout,

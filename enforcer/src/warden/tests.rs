@@ -80,8 +80,11 @@ impl Bench {
             farewell: Duration::ZERO,
             activity: ActivityKind::Application,
             mode: Mode::Enforce,
+            max_connections: None,
+            sessions_per_subject: None,
+            bind_network: None,
         };
-        let policy = |limits| Policy { limits };
+        let policy = Policy::from;
         let mut core = Core::new(Parts {
             policies: BTreeMap::from([
                 ("normal".to_owned(), policy(limits(600, 60))),
@@ -482,6 +485,8 @@ fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str
         token_expires_at: until,
         signing_key: None,
         policies: vec!["normal".to_owned()],
+        hours_end_at: None,
+        first_address: None,
         idle_timeout: Some(Duration::from_secs(60)),
         last_activity: started_at,
     }

@@ -77,6 +77,9 @@ fn a_good_file_becomes_a_configuration() {
         farewell: Duration::from_millis(250),
         activity: ActivityKind::Payload,
         mode: Mode::Observe,
+        max_connections: None,
+        sessions_per_subject: None,
+        bind_network: None,
     };
     assert_eq!(config.policies["sensitive"].limits, limits);
     let [admin, rest] = &config.routes[..] else {

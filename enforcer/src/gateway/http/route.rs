@@ -83,7 +83,10 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{HttpVersion, Upstream, UpstreamPool};
+    use crate::{
+        config::{HttpVersion, Upstream, UpstreamPool},
+        policy::Requirements,
+    };
 
     pub(crate) fn route(listener: &str, host: Option<&str>, path: &str) -> Route {
         Route {
@@ -97,6 +100,7 @@ pub(crate) mod tests {
                 tls: None,
             },
             policies: vec!["default".to_owned()],
+            require: Requirements::default(),
             forward_token: false,
             upstream_pool: UpstreamPool::Shared,
             proxy_protocol: None,

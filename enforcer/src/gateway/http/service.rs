@@ -80,18 +80,17 @@ async fn handle(
     let authenticated =
         Authenticated::by_token(&gateway.authenticator, request.headers(), wall_now())?;
     known.principal = Some(authenticated.principal().clone());
-    let target = gateway
+    let route = gateway
         .routes
         .find(&connection.listener, &host.name, &path)?
-        .and_then(|route| gateway.targets.get(route))
         .ok_or(Rejection::NoRoute)?;
-    let bound = Bound::establish(
-        &gateway.link,
-        &connection.client,
-        authenticated,
-        &target.policies,
-    )
-    .await?;
+    let target = gateway.targets.get(route).ok_or(Rejection::NoRoute)?;
+    let client = &connection.client;
+    let permitted = authenticated.permit(&gateway.policies, route, client, wall_now())?;
+    if let Some(denied) = permitted.observed() {
+        connection.report_observed(denied, known.principal.clone());
+    }
+    let bound = Bound::establish(&gateway.link, client, permitted).await?;
     bound.session().activity().note(&gateway.link, boot_now());
     let bound = known.bound.insert(bound);
 

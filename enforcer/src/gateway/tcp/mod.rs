@@ -98,9 +98,12 @@ async fn admit(
     let certificate = certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
     let authenticated = Authenticated::by_certificate(certificate, service.subject, wall_now())?;
     *principal = Some(authenticated.principal().clone());
-    let target = gateway.targets.get(service.route);
-    let policies = &target.ok_or(Rejection::NoRoute)?.policies;
-    Bound::establish(&gateway.link, &context.client, authenticated, policies).await
+    let client = &context.client;
+    let permitted = authenticated.permit(&gateway.policies, service.route, client, wall_now())?;
+    if let Some(denied) = permitted.observed() {
+        context.report_observed(denied, principal.clone());
+    }
+    Bound::establish(&gateway.link, client, permitted).await
 }
 
 async fn carry(

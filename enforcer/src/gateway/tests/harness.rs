@@ -40,6 +40,7 @@ use crate::{
         tls,
         upstream::{Upstream, tls::NativeRoots},
     },
+    policy::{PolicySet, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
 
@@ -228,6 +229,13 @@ impl Warden {
     }
 }
 
+/// A policy for every name in the routes.
+fn policies(routes: &[Route]) -> PolicySet {
+    let names = routes.iter().flat_map(|route| route.policies.clone());
+    let policies = names.map(|name| (name, plain().into())).collect();
+    PolicySet::new(&policies, routes)
+}
+
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
@@ -297,7 +305,6 @@ impl World {
         let targets = routes
             .iter()
             .map(|route| Target {
-                policies: route.policies.clone(),
                 forward_token: route.forward_token,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
             })
@@ -321,6 +328,7 @@ impl World {
             pre_authentication_timeout: Duration::from_secs(10),
             authenticator,
             routes: RouteTable::new(&routes).unwrap(),
+            policies: policies(&routes),
             targets,
         })
         .unwrap();

@@ -18,6 +18,14 @@ fn after(seconds: u64) -> Now {
     }
 }
 
+fn terms(policy: &str, limits: &Limits) -> Terms {
+    Terms {
+        policies: vec![policy.to_owned()],
+        limits: limits.clone(),
+        hours_end_at: None,
+    }
+}
+
 fn limits(max_session: u64, idle_timeout: Option<u64>) -> Limits {
     Limits {
         max_session: Duration::from_secs(max_session),
@@ -26,6 +34,9 @@ fn limits(max_session: u64, idle_timeout: Option<u64>) -> Limits {
         farewell: Duration::from_secs(1),
         activity: ActivityKind::Application,
         mode: Mode::Enforce,
+        max_connections: None,
+        sessions_per_subject: None,
+        bind_network: None,
     }
 }
 
@@ -49,8 +60,8 @@ fn open(expires_in: u64, limits: &Limits) -> Session {
     Session::open(
         id,
         &credential(b"t", expires_in),
-        &["p".to_owned()],
-        limits,
+        &terms("p", limits),
+        None,
         START,
     )
     .unwrap()
@@ -72,7 +83,7 @@ fn a_deadline_is_shown_as_it_was_claimed_unless_the_clock_was_set() {
         wall: START.wall,
         ..after(10)
     };
-    session.wall_clock_stepped(set_back);
+    session.wall_clock_stepped(None, set_back);
     assert_eq!(session.wall_limit(deadline, set_back), after(90).wall);
 }
 
@@ -123,15 +134,15 @@ fn the_deadline_is_the_earlier_of_max_session_and_exp_and_counts_from_auth_time(
     let mut old = credential(b"t", 200);
     old.authenticated_at = Some(START.wall.saturating_sub(Duration::from_secs(60)));
     let id = SessionId::from_u64(1).unwrap();
-    let session = Session::open(id, &old, &["p".to_owned()], &limits(100, None), START).unwrap();
+    let session = Session::open(id, &old, &terms("p", &limits(100, None)), None, START).unwrap();
     assert_eq!(session.deadline().at, after(40).boot);
-    let refused = Session::open(id, &old, &["p".to_owned()], &limits(60, None), START);
+    let refused = Session::open(id, &old, &terms("p", &limits(60, None)), None, START);
     assert_eq!(refused, Err(Refused::TooOld));
     let refused = Session::open(
         id,
         &credential(b"t", 0),
-        &["p".to_owned()],
-        &limits(60, None),
+        &terms("p", &limits(60, None)),
+        None,
         START,
     );
     assert_eq!(refused, Err(Refused::Expired));
@@ -189,18 +200,18 @@ fn only_credentials_of_the_session_renew_it() {
 fn a_stricter_policy_shortens_and_one_that_would_have_ended_it_is_refused() {
     let mut session = open(500, &limits(400, None));
     session
-        .join(&["strict".to_owned()], &limits(60, Some(20)), after(10))
+        .join(&terms("strict", &limits(60, Some(20))), after(10))
         .unwrap();
     assert_eq!(session.deadline().at, after(60).boot);
     assert_eq!(session.limit(None).at, after(20).boot);
     let before = session.clone();
     assert_eq!(
-        session.join(&["stricter".to_owned()], &limits(5, None), after(10)),
+        session.join(&terms("stricter", &limits(5, None)), after(10)),
         Err(Refused::TooOld)
     );
     assert_eq!(session, before);
     session
-        .join(&["loose".to_owned()], &limits(4000, None), after(10))
+        .join(&terms("loose", &limits(4000, None)), after(10))
         .unwrap();
     assert_eq!(session.deadline().at, after(60).boot);
 }
@@ -220,7 +231,7 @@ proptest! {
         let before = session.deadline().at;
         let mut now = after(passed);
         now.wall = WallInstant::from_unix_seconds(now.wall.as_unix_seconds() + step);
-        session.wall_clock_stepped(now);
+        session.wall_clock_stepped(None, now);
         prop_assert!(session.deadline().at <= before);
         if step > 0 {
             let expected = now.boot_at(session.token_expires_at);

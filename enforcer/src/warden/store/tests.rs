@@ -37,6 +37,8 @@ fn session(number: u64) -> StoredSession {
         token_expires_at: later(90),
         signing_key: Some(KeyThumbprint::from_bytes([9; 32])),
         policies: vec!["default".to_owned(), "pci, \"dss\"".to_owned()],
+        hours_end_at: Some(later(700)),
+        first_address: Some("2001:db8::7".parse().unwrap()),
         idle_timeout: Some(Duration::from_millis(300_500)),
         last_activity: later(2),
     }
@@ -65,6 +67,8 @@ fn sessions_are_there_again_after_a_restart() {
     second.authorized_party = None;
     second.signing_key = None;
     second.idle_timeout = None;
+    second.hours_end_at = None;
+    second.first_address = None;
     second.opened_at = later(5);
     store.save(first.clone());
     store.save(second.clone());
