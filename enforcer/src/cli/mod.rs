@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod maps;
+pub mod policy;
 pub mod sessions;
 pub mod status;
 pub mod unload;
@@ -22,6 +23,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+pub use policy::PolicyArgs;
 pub use since::{InvalidSince, Since};
 pub use target::{AdminTarget, ConfigTarget};
 
@@ -68,6 +70,8 @@ pub enum Command {
     Maps(MapsArgs),
     /// Read the audit log.
     Audit(AuditArgs),
+    /// Show policies, templates and decisions.
+    Policy(PolicyArgs),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
     /// All sessions are ended first, with their connections.
@@ -226,6 +230,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             args.json,
         ),
         Command::Audit(args) => run_audit(args),
+        Command::Policy(args) => policy::run(args),
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
             unload::run(&args.target.socket()?, || pins::remove(&daemon))
@@ -330,6 +335,12 @@ mod tests {
             "enforcer maps --json",
             "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
             "enforcer audit --since 2026-01-31T12:00:00Z --config f.toml",
+            "enforcer policy templates --json",
+            "enforcer policy show --config f.toml",
+            "enforcer policy show sensitive --config f.toml --json",
+            "enforcer policy explain --config f.toml --subject alice --route /admin",
+            "enforcer policy explain --config f.toml --subject alice --route api.example/admin \
+             --claims c.json --client 192.0.2.7 --issuer https://idp --at 2026-01-31T12:00:00Z",
             "enforcer unload",
             "enforcer gateway",
         ] {
@@ -349,6 +360,9 @@ mod tests {
             "enforcer sessions revoke 0000000000000abc --all",
             "enforcer sessions revoke --subject alice --all",
             "enforcer audit --since yesterday",
+            "enforcer policy",
+            "enforcer policy show",
+            "enforcer policy explain --config f.toml --subject alice",
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.use_stderr(), "{line}");

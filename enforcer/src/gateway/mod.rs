@@ -47,6 +47,8 @@ mod touch;
 mod upstream;
 mod websocket;
 
+pub(crate) use http::route::route_of;
+
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;

@@ -330,8 +330,10 @@ fn description(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::session::EndReason;
+    use crate::{policy::Source, session::EndReason};
 
     #[test]
     fn a_missing_token_is_told_no_error() {
@@ -363,6 +365,10 @@ mod tests {
         for (refusal, status, close) in [
             (Refusal::SessionTooOld, 401, false),
             (Refusal::NoSession, 401, false),
+            (Refusal::OutsideHours, 403, false),
+            (Refusal::AnotherNetwork, 403, true),
+            (Refusal::TooManyConnections, 429, true),
+            (Refusal::TooManySessions, 429, false),
             (Refusal::AnotherSession, 421, true),
             (Refusal::Capacity, 503, false),
             (Refusal::Unavailable, 503, false),
@@ -377,6 +383,50 @@ mod tests {
                 status == 503
             );
         }
+    }
+
+    #[test]
+    fn a_better_authentication_is_asked_for_by_its_parameters() {
+        let denied = Denied::Authentication {
+            by: Source::Policy("admin".to_owned()),
+            wanted: "authentication of class aal2 or aal3".to_owned(),
+            acr_values: vec!["aal2".to_owned(), "aal3".to_owned()],
+            max_age: Some(Duration::from_secs(300)),
+        };
+        let (response, body) = Rejection::Denied(denied).response();
+        assert_eq!(response.status(), 401);
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"enforcer\", error=\"insufficient_user_authentication\", \
+             error_description=\"the policy `admin` asks for authentication of class aal2 or \
+             aal3\", acr_values=\"aal2 aal3\", max_age=\"300\""
+        );
+        assert!(body.contains("\"code\":\"insufficient_user_authentication\""));
+        assert!(!response.headers().contains_key(header::CONNECTION));
+    }
+
+    #[test]
+    fn a_missing_scope_is_named_and_other_refusals_are_not_challenges() {
+        let denied = Denied::Scope {
+            by: Source::Route,
+            missing: "write".to_owned(),
+            scopes: vec!["read".to_owned(), "write".to_owned()],
+        };
+        let (response, _) = Rejection::Denied(denied).response();
+        assert_eq!(response.status(), 403);
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"enforcer\", error=\"insufficient_scope\", \
+             error_description=\"the route asks for the scope `write`\", scope=\"read write\""
+        );
+        let denied = Denied::Network {
+            by: Source::Route,
+            client: "192.0.2.1".parse().unwrap(),
+        };
+        let (response, body) = Rejection::Denied(denied).response();
+        assert_eq!(response.status(), 403);
+        assert!(!response.headers().contains_key(header::WWW_AUTHENTICATE));
+        assert!(body.contains("\"code\":\"network_not_allowed\""));
     }
 
     #[test]

@@ -15,6 +15,16 @@ pub enum ActivityKind {
     Payload,
 }
 
+impl ActivityKind {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Payload => "payload",
+        }
+    }
+}
+
 /// Whether limits are enforced. `Enforce` is the stricter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +33,16 @@ pub enum Mode {
     Enforce,
     /// What would have been cut is recorded.
     Observe,
+}
+
+impl Mode {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
 }
 
 /// What becomes of a session that would be one too many. `Refuse` is the stricter: it takes
@@ -34,6 +54,16 @@ pub enum AtSessionLimit {
     Refuse,
     /// It is opened, and the subject's oldest ends.
     EndOldest,
+}
+
+impl AtSessionLimit {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::EndOldest => "end_oldest",
+        }
+    }
 }
 
 /// How many sessions a subject may have at once (`max_sessions_per_subject`,

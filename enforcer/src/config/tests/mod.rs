@@ -1,10 +1,11 @@
 mod faults;
 mod files;
+mod policies;
 mod proxy;
 mod tcp;
 
 use super::*;
-use crate::policy::{ActivityKind, Limits, Mode};
+use crate::policy::{ActivityKind, Limits, Mode, Policy};
 
 const GOOD: &str = r#"[daemon]
 state_dir = "state"

@@ -78,6 +78,16 @@ impl RouteTable {
     }
 }
 
+/// Which of the routes a request takes.
+pub(crate) fn route_of(
+    routes: &[Route],
+    listener: &str,
+    host: &str,
+    path: &str,
+) -> anyhow::Result<Option<RouteIndex>> {
+    Ok(RouteTable::new(routes)?.find(listener, host, &MatchPath::parse(path)?)?)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;

@@ -129,7 +129,7 @@ fn windows_print_as_they_are_read() {
         "mon-fri 08:00-18:00",
         "mon 00:00-24:00",
         "mon-tue,thu,sat-sun 22:30-06:00",
-        "mon-sun 22:00-00:00",
+        "mon-sun 22:00-24:00",
     ] {
         assert_eq!(text.parse::<Window>().unwrap().to_string(), text);
     }

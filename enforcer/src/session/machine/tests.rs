@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::Mode;
+use crate::policy::{Mode, NetworkBinding};
 
 const START: Now = Now {
     boot: BootInstant::from_nanos(1_000_000_000_000),
@@ -224,6 +224,88 @@ fn payload_counts_only_where_the_limits_say_so() {
     assert_eq!(session.limit(Some(after(25).boot)).at, after(55).boot);
 }
 
+fn within_hours(limits: &Limits, hours_end: u64) -> Terms {
+    Terms {
+        hours_end_at: Some(after(hours_end).wall),
+        ..terms("p", limits)
+    }
+}
+
+#[test]
+fn a_session_ends_with_the_hours_of_its_policies() {
+    let id = SessionId::from_u64(1).unwrap();
+    let limits = limits(1000, None);
+    let open = |hours_end| {
+        let terms = within_hours(&limits, hours_end);
+        Session::open(id, &credential(b"t", 500), &terms, None, START)
+    };
+    let hours = |at| Limit {
+        at: after(at).boot,
+        reason: EndReason::Hours,
+    };
+    let mut session = open(60).unwrap();
+    assert_eq!(session.deadline(), hours(60));
+    assert_eq!(session.wall_limit(after(60).boot, after(1)), after(60).wall);
+    // Neither a newer token nor longer hours move it.
+    session.renew(&credential(b"u", 900), after(1)).unwrap();
+    assert_eq!(session.deadline(), hours(60));
+    let longer = Terms {
+        policies: vec!["q".to_owned()],
+        ..within_hours(&limits, 90)
+    };
+    session.join(&longer, after(2)).unwrap();
+    assert_eq!(session.deadline(), hours(60));
+    let shorter = Terms {
+        policies: vec!["r".to_owned()],
+        ..within_hours(&limits, 30)
+    };
+    session.join(&shorter, after(3)).unwrap();
+    assert_eq!(session.deadline(), hours(30));
+    assert_eq!(session.advance(after(30).boot, None), Step::End(hours(30)));
+    assert_eq!(open(900).unwrap().deadline().reason, EndReason::Token);
+    assert_eq!(open(0), Err(Refused::OutsideHours));
+    let closed = Terms {
+        policies: vec!["s".to_owned()],
+        ..within_hours(&limits, 4)
+    };
+    assert_eq!(session.join(&closed, after(4)), Err(Refused::OutsideHours));
+}
+
+#[test]
+fn a_set_clock_that_is_outside_of_hours_ends_the_session() {
+    let id = SessionId::from_u64(1).unwrap();
+    let terms = within_hours(&limits(1000, None), 60);
+    let mut session = Session::open(id, &credential(b"t", 500), &terms, None, START).unwrap();
+    let set_back = Now {
+        wall: START.wall.saturating_sub(Duration::from_secs(3600)),
+        ..after(10)
+    };
+    session.wall_clock_stepped(Some(set_back.wall), set_back);
+    assert_eq!(session.deadline().at, set_back.boot);
+    assert_eq!(session.deadline().reason, EndReason::Hours);
+}
+
+#[test]
+fn an_address_belongs_to_the_network_of_the_first() {
+    let mut limits = limits(1000, None);
+    limits.bind_network = Some(NetworkBinding { ipv4: 24, ipv6: 64 });
+    let id = SessionId::from_u64(1).unwrap();
+    let open = |first: Option<&str>| {
+        let first = first.map(|address| address.parse().unwrap());
+        let terms = terms("p", &limits);
+        Session::open(id, &credential(b"t", 500), &terms, first, START).unwrap()
+    };
+    let takes = |session: &Session, address: &str| session.takes_address(address.parse().unwrap());
+    let session = open(Some("192.0.2.7"));
+    assert!(takes(&session, "192.0.2.250"));
+    assert!(!takes(&session, "192.0.3.7"));
+    assert!(!takes(&session, "2001:db8::1"));
+    let session = open(Some("2001:db8::1"));
+    assert!(takes(&session, "2001:db8::ffff:1"));
+    assert!(!takes(&session, "2001:db8:0:1::1"));
+    assert!(takes(&open(None), "192.0.3.7"));
+}
+
 proptest! {
     #[test]
     fn a_step_of_the_wall_clock_never_lengthens(step in -100_000_i64..100_000, passed in 0_u64..90) {
@@ -261,10 +343,9 @@ fn the_key_of_the_latest_credential_vouches_for_a_session() {
         ..credential(key, expires_in)
     };
     let id = SessionId::from_u64(1).unwrap();
-    let limits = limits(3600, None);
-    let policies = ["p".to_owned()];
+    let terms = terms("p", &limits(3600, None));
     let first = signed(b"a", 60, old);
-    let mut session = Session::open(id, &first, &policies, &limits, after(0)).unwrap();
+    let mut session = Session::open(id, &first, &terms, None, after(0)).unwrap();
     assert!(session.stands_by(&[new, old], after(5).boot));
     assert!(!session.stands_by(&[new], after(5).boot));
     assert!(session.stands_by(&[], after(0).boot.saturating_sub(Duration::from_nanos(1))));
@@ -275,6 +356,6 @@ fn the_key_of_the_latest_credential_vouches_for_a_session() {
     assert!(session.stands_by(&[new], after(5).boot));
     assert!(!session.stands_by(&[old], after(2).boot));
     assert!(session.stands_by(&[old], after(1).boot));
-    let unsigned = Session::open(id, &credential(b"a", 60), &policies, &limits, after(0));
+    let unsigned = Session::open(id, &credential(b"a", 60), &terms, None, after(0));
     assert!(unsigned.unwrap().stands_by(&[], after(5).boot));
 }

@@ -20,7 +20,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Files that belong to the database, by what is appended to its name.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
-const SCHEMA: &str = "
+/// The first version.
+pub(super) const SCHEMA: &str = "
 CREATE TABLE sessions (
     id                INTEGER PRIMARY KEY,
     issuer            TEXT NOT NULL,

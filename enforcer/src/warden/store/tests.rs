@@ -257,18 +257,21 @@ fn a_store_that_cannot_be_written_says_so_to_who_asks() {
 fn a_database_of_the_first_version_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("enforcer.db");
-    let (store, _) = open(&path, NOW);
-    store.save(session(1));
-    drop(store);
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection
-        .execute_batch("ALTER TABLE sessions DROP COLUMN signing_key; PRAGMA user_version = 1;")
-        .unwrap();
+    connection.execute_batch(database::SCHEMA).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    let row = "INSERT INTO sessions VALUES
+        (7, 'https://idp', 'alice', NULL, 1, 1, 2, 3, 4, 'boot', 5, '[\"default\"]', NULL, 6)";
+    connection.execute(row, []).unwrap();
     drop(connection);
-    let (_store, snapshot) = open(&path, NOW);
-    let unsigned = StoredSession {
-        signing_key: None,
-        ..session(1)
+    let (store, snapshot) = open(&path, NOW);
+    let [old] = &snapshot.sessions[..] else {
+        panic!("{snapshot:?}");
     };
-    assert_eq!(snapshot.sessions, [unsigned]);
+    assert_eq!(old.signing_key, None);
+    assert_eq!((old.hours_end_at, old.first_address), (None, None));
+    let new = session(2);
+    store.save(new.clone());
+    let (_store, snapshot) = reopen(&path, store, NOW);
+    assert_eq!(snapshot.sessions, [old.clone(), new]);
 }
