@@ -108,6 +108,9 @@ pub struct Policy {
     pub farewell: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `[[routes]]`
@@ -127,6 +130,9 @@ pub struct Route {
     pub proxy_protocol: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<String>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `upstream_tls` of a route.
@@ -168,6 +174,7 @@ impl Default for Policy {
             warn_before: None,
             farewell: Some("0s".to_owned()),
             activity: None,
+            more: toml::Table::new(),
         }
     }
 }
@@ -184,6 +191,7 @@ impl Route {
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,
+            more: toml::Table::new(),
         }
     }
 }

@@ -15,7 +15,7 @@ use jiff::{
 
 use crate::clock::WallInstant;
 
-const MINUTES_PER_DAY: u16 = 24 * 60;
+const SECONDS_PER_DAY: u32 = 24 * 60 * 60;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// Windows of the day before may reach into a day.
 const AROUND_TODAY: RangeInclusive<i32> = -1..=0;
@@ -34,10 +34,10 @@ pub struct Hours {
 pub struct Window {
     /// From Monday.
     days: [bool; 7],
-    /// Minutes of the day.
-    from: u16,
-    /// Minutes of the day; above a day's for the next day.
-    to: u16,
+    /// Seconds of the day.
+    from: u32,
+    /// Seconds of the day; above a day's for the next day.
+    to: u32,
 }
 
 /// Why a text is no window.
@@ -82,17 +82,7 @@ impl Hours {
         if windows.is_empty() {
             return Err(BadHours::NeverOpen);
         }
-        let week = usize::from(MINUTES_PER_DAY) * DAYS.len();
-        let mut open = vec![false; week];
-        for window in &windows {
-            let days = (0..DAYS.len()).filter(|day| window.days[*day]);
-            for start in days.map(|day| day * usize::from(MINUTES_PER_DAY)) {
-                for minute in window.from..window.to {
-                    open[(start + usize::from(minute)) % week] = true;
-                }
-            }
-        }
-        if open.into_iter().all(|open| open) {
+        if cover_the_week(&windows) {
             return Err(BadHours::NeverClose);
         }
         Ok(Self { time_zone, windows })
@@ -148,16 +138,14 @@ impl Hours {
             .collect()
     }
 
-    /// The first instant at which clocks show this minute of the day, or a later one.
-    fn reached(&self, date: Date, minute: u16) -> Option<Timestamp> {
-        let days = i32::from(minute / MINUTES_PER_DAY);
-        let minute = i8::try_from(minute % MINUTES_PER_DAY / 60)
-            .ok()
-            .zip(i8::try_from(minute % 60).ok())?;
-        let at = date
-            .checked_add(days.days())
-            .ok()?
-            .at(minute.0, minute.1, 0, 0);
+    /// The first instant at which clocks show this second of the day, or a later one.
+    fn reached(&self, date: Date, second: u32) -> Option<Timestamp> {
+        let days = i32::from(second >= SECONDS_PER_DAY);
+        let of_day = i64::from(second % SECONDS_PER_DAY);
+        let midnight = date.checked_add(days.days()).ok()?.at(0, 0, 0, 0);
+        let at = midnight
+            .checked_add(SignedDuration::from_secs(of_day))
+            .ok()?;
         let ambiguous = self.time_zone.to_ambiguous_timestamp(at);
         match ambiguous.offset() {
             AmbiguousOffset::Gap { .. } => {
@@ -198,12 +186,12 @@ impl FromStr for Window {
     fn from_str(text: &str) -> Result<Self, BadWindow> {
         let (days, times) = text.trim().rsplit_once(' ').ok_or(BadWindow::Shape)?;
         let (from, to) = times.split_once('-').ok_or(BadWindow::Shape)?;
-        let (from, mut to) = (minute(from)?, minute(to)?);
-        if from == to || from == MINUTES_PER_DAY {
+        let (from, mut to) = (second(from)?, second(to)?);
+        if from == to || from == SECONDS_PER_DAY {
             return Err(BadWindow::Empty);
         }
         if to < from {
-            to += MINUTES_PER_DAY;
+            to += SECONDS_PER_DAY;
         }
         let mut chosen = [false; 7];
         for part in days.split(',').map(str::trim) {
@@ -246,17 +234,50 @@ impl fmt::Display for Window {
             day += run.max(1);
         }
         let to = match self.to {
-            next_day if next_day > MINUTES_PER_DAY => next_day - MINUTES_PER_DAY,
+            next_day if next_day > SECONDS_PER_DAY => next_day - SECONDS_PER_DAY,
             to => to,
         };
-        let (from_hour, from_minute) = (self.from / 60, self.from % 60);
-        write!(
-            f,
-            " {from_hour:02}:{from_minute:02}-{:02}:{:02}",
-            to / 60,
-            to % 60
-        )
+        write!(f, " {}-{}", TimeOfDay(self.from), TimeOfDay(to))
     }
+}
+
+/// Seconds of the day as `HH:MM`, with seconds where there are any.
+struct TimeOfDay(u32);
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hour, minute, second) = (self.0 / 3600, self.0 / 60 % 60, self.0 % 60);
+        write!(f, "{hour:02}:{minute:02}")?;
+        match second {
+            0 => Ok(()),
+            second => write!(f, ":{second:02}"),
+        }
+    }
+}
+
+/// Whether there is no second of the week outside of the windows.
+fn cover_the_week(windows: &[Window]) -> bool {
+    let week = SECONDS_PER_DAY * 7;
+    let mut spans = Vec::new();
+    for window in windows {
+        for day in (0..7_u32).filter(|day| window.days[*day as usize]) {
+            let start = day * SECONDS_PER_DAY;
+            spans.push((start + window.from, start + window.to));
+            // What reaches beyond Sunday is there on Monday.
+            if start + window.to > week {
+                spans.push((0, start + window.to - week));
+            }
+        }
+    }
+    spans.sort_unstable();
+    let covered = spans.iter().fold(0, |covered, (from, to)| {
+        if *from <= covered {
+            covered.max(*to)
+        } else {
+            covered
+        }
+    });
+    covered >= week
 }
 
 fn day(text: &str) -> Result<usize, BadWindow> {
@@ -264,16 +285,17 @@ fn day(text: &str) -> Result<usize, BadWindow> {
     found.ok_or(BadWindow::Day)
 }
 
-/// `HH:MM`, up to `24:00`.
-fn minute(text: &str) -> Result<u16, BadWindow> {
-    let (hour, minute) = text.split_once(':').ok_or(BadWindow::Time)?;
-    let number = |text: &str| match text.as_bytes() {
-        [a @ b'0'..=b'9', b @ b'0'..=b'9'] => Ok(u16::from(a - b'0') * 10 + u16::from(b - b'0')),
+/// `HH:MM` or `HH:MM:SS`, up to `24:00`.
+fn second(text: &str) -> Result<u32, BadWindow> {
+    let mut parts = text.split(':').map(|part| match part.as_bytes() {
+        [a @ b'0'..=b'9', b @ b'0'..=b'9'] => Ok(u32::from(a - b'0') * 10 + u32::from(b - b'0')),
         _ => Err(BadWindow::Time),
-    };
-    let (hour, minute) = (number(hour)?, number(minute)?);
-    let of_day = hour * 60 + minute;
-    if minute > 59 || of_day > MINUTES_PER_DAY {
+    });
+    let hour = parts.next().ok_or(BadWindow::Time)??;
+    let minute = parts.next().ok_or(BadWindow::Time)??;
+    let second = parts.next().transpose()?.unwrap_or(0);
+    let of_day = hour * 3600 + minute * 60 + second;
+    if parts.next().is_some() || minute > 59 || second > 59 || of_day > SECONDS_PER_DAY {
         return Err(BadWindow::Time);
     }
     Ok(of_day)

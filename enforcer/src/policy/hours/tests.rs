@@ -130,6 +130,7 @@ fn windows_print_as_they_are_read() {
         "mon 00:00-24:00",
         "mon-tue,thu,sat-sun 22:30-06:00",
         "mon-sun 22:00-24:00",
+        "mon 08:00:30-18:00:05",
     ] {
         assert_eq!(text.parse::<Window>().unwrap().to_string(), text);
     }
@@ -146,6 +147,8 @@ fn what_is_no_window_says_why() {
         ("mon- 08:00-18:00", BadWindow::Day),
         ("mon 8:00-18:00", BadWindow::Time),
         ("mon 08:60-18:00", BadWindow::Time),
+        ("mon 08:00:60-18:00", BadWindow::Time),
+        ("mon 08:00:00:00-18:00", BadWindow::Time),
         ("mon 08:00-24:01", BadWindow::Time),
         ("mon 08:00-08:00", BadWindow::Empty),
         ("mon 24:00-06:00", BadWindow::Empty),
@@ -175,8 +178,8 @@ proptest! {
     #[test]
     fn what_is_open_closes_and_is_open_until_then(
         seconds in 1_700_000_000_i64..1_900_000_000,
-        from in 0_u16..1440,
-        length in 1_u16..1440,
+        from in 0_u32..86_400,
+        length in 1_u32..86_400,
         days in prop::array::uniform7(any::<bool>()),
         berlin: bool,
     ) {
