@@ -72,6 +72,7 @@ impl VerifiedToken {
                     authenticated_at: auth_time.map(|NumericDate(instant)| instant),
                     expires_at,
                     signing_key: None,
+                    certificate: None,
                 }),
                 claims: Arc::new(token.all_claims),
             },

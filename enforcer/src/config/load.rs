@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, ConfigError, PolicySettings, Problem, Protocol, daemon,
+    Config, ConfigError, Listener, PolicySettings, Problem, assertion, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -113,24 +113,29 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
-    let mut protocols = listeners.values().map(|listener| listener.protocol);
-    let tokens_wanted = listeners.is_empty() || protocols.any(|it| it == Protocol::Http);
+    let tokens_wanted = listeners.is_empty() || listeners.values().any(Listener::takes_tokens);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
-    let mut protocols = listeners.values().map(|listener| listener.protocol);
+    let assertion = raw
+        .assertion
+        .as_ref()
+        .map(|raw| assertion::convert(&mut draft, raw));
     let known = policies::Known {
         issuers: identity.issuers().collect(),
-        takes_certificates: protocols.any(|it| it != Protocol::Http),
+        takes_certificates: listeners.values().any(Listener::takes_certificates),
     };
     let (policies, settings) = policies::convert(&mut draft, raw.policies, &known);
-    let routes = routes::convert(&mut draft, raw.routes, &names, &listeners, &policies);
+    assertion::check_routes(&mut draft, &raw.routes, assertion.is_some());
+    let (routes, tunnels) = routes::convert(&mut draft, raw.routes, &names, &listeners, &policies);
 
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
         daemon,
         listeners,
         identity,
+        assertion,
         policies,
         routes,
+        tunnels,
     };
     Ok(Parsed {
         config,

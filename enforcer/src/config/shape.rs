@@ -91,7 +91,6 @@ fn example(key: &str) -> Option<&'static str> {
         "audience" => r#"audience = "api""#,
         "algorithms" => r#"algorithms = ["RS256"]"#,
         "listener" => r#"listener = "NAME" with the name of a listener"#,
-        "upstream" => r#"upstream = "http://127.0.0.1:9000""#,
         _ => return None,
     })
 }

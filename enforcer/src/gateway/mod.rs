@@ -22,7 +22,9 @@
 //! by itself that a session lives on.
 
 mod accept;
+mod assertion;
 mod binding;
+mod client_certificate;
 mod connection;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
@@ -33,6 +35,7 @@ mod link;
 mod outbound;
 mod proxy;
 mod rejection;
+mod revoked;
 mod seal;
 mod seccomp;
 mod sessions;
@@ -44,11 +47,14 @@ mod tcp;
 mod tests;
 mod tls;
 mod touch;
+mod tunnel;
 mod upstream;
 mod websocket;
 
-pub(crate) use http::route::route_of;
-
+pub(crate) use self::{
+    http::route::route_of,
+    tls::{PemError, read_certificates, read_private_key, read_roots},
+};
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -62,10 +68,12 @@ use tracing::info;
 
 use self::{
     accept::{Front, Served},
+    assertion::Assertions,
     http::route::RouteTable,
     link::Link,
     start::Started,
     tcp::TcpService,
+    tunnel::Tunnels,
     upstream::Upstream,
 };
 use crate::{authn::Authenticator, channel::Transport, clock::boot_now, policy::PolicySet};
@@ -79,10 +87,12 @@ const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 struct Gateway {
     link: Arc<Link>,
     authenticator: Authenticator,
+    assertions: Option<Assertions>,
     routes: RouteTable,
     policies: PolicySet,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
+    tunnels: Tunnels,
     /// How long a connection may be without a session.
     unbound_limit: Duration,
 }
@@ -90,6 +100,8 @@ struct Gateway {
 /// Where a route leads.
 struct Target {
     forward_token: bool,
+    /// `aud` of the assertion that requests carry.
+    assertion_audience: Option<Arc<str>>,
     upstream: Upstream,
 }
 
@@ -152,6 +164,7 @@ impl Server {
                     name: listener.name.into(),
                     acceptor: listener.acceptor,
                     service: listener.service,
+                    identity: listener.identity,
                     proxies: listener.proxies.into(),
                 },
             });
@@ -160,9 +173,11 @@ impl Server {
         let gateway = Arc::new(Gateway {
             link: Arc::clone(&link),
             authenticator: started.authenticator,
+            assertions: started.assertions,
             routes: started.routes,
             policies: started.policies,
             targets: started.targets,
+            tunnels: started.tunnels,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
         let (sender, finished) = mpsc::channel(1);
@@ -171,6 +186,7 @@ impl Server {
             tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
         }
         tokio::spawn(sweep_pools(gateway));
+        tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
         tokio::spawn(driver.run(channel));
         Ok(Self { link, finished })
     }

@@ -16,19 +16,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    authn::{Authenticator, Identified, certificate},
+    authn::{Authenticator, Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
     clock::{WallInstant, boot_now, wall_now},
-    config::CertificateName,
+    config::{CertificateName, RequestIdentity},
     gateway::{
-        binding::Binding, http::route::RouteIndex, link::Link, rejection::Rejection,
-        sessions::SessionHandle, socket::Socket,
+        binding::Binding, client_certificate::ClientCertificate, connection::ConnectionContext,
+        link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
     },
-    policy::{self, Denied, Permit, PolicySet},
+    policy::{self, Claims, Denied, Permit, PolicySet, Purpose},
     session::{Credential, Principal, SessionId},
 };
 
@@ -89,6 +88,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 pub(crate) struct Client {
     accepted: Accepted,
+    certificate: Option<ClientCertificate>,
     binding: Mutex<Option<Binding>>,
     bound: watch::Sender<Option<SessionHandle>>,
     /// Held by the request that asks for the connection's session.
@@ -96,9 +96,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(accepted: Accepted) -> Self {
+    pub(crate) fn new(accepted: Accepted, certificate: Option<ClientCertificate>) -> Self {
         Self {
             accepted,
+            certificate,
             binding: Mutex::new(None),
             bound: watch::Sender::new(None),
             opening: tokio::sync::Mutex::default(),
@@ -176,36 +177,60 @@ pub(crate) struct Authenticated {
 }
 
 impl Authenticated {
-    /// By the bearer token of the request (RFC 6750, section 2.1).
-    pub(crate) fn by_token(
-        authenticator: &Authenticator,
-        headers: &HeaderMap,
+    /// By what the listener takes for identity: the bearer token that the request carries, or the
+    /// client's certificate.
+    pub(crate) fn by_request(
+        connection: &ConnectionContext,
+        token: Option<&str>,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-        let field = fields.next().ok_or(Rejection::MissingToken)?;
-        if fields.next().is_some() {
-            return Err(Rejection::SeveralTokens);
+        let client = &connection.client;
+        let authenticator = &connection.gateway.authenticator;
+        match (connection.identity, token) {
+            (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now),
+            (RequestIdentity::TokenOrCertificate(name), None) if client.certificate.is_some() => {
+                Self::by_certificate(client, name, now)
+            }
+            (_, Some(token)) => {
+                let identified = authenticator.validate(token, now)?;
+                Self { identified }.held_to(authenticator, client, now)
+            }
+            (_, None) => Err(Rejection::MissingToken),
         }
-        let field = field.to_str().map_err(|_| Rejection::MissingToken)?;
-        let token = match field.trim().split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(Rejection::MissingToken),
-        };
-        let identified = authenticator.validate(token, now)?;
-        Ok(Self { identified })
     }
 
     /// By the client's certificate, which the handshake has verified.
     pub(crate) fn by_certificate(
-        certificate: &[u8],
-        subject: CertificateName,
+        client: &Client,
+        name: CertificateName,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
-        let credential = certificate::credential(certificate, subject, now)?;
-        Ok(Self {
-            identified: Identified::without_claims(credential),
-        })
+        let certificate = client.certificate.as_ref();
+        let certificate =
+            certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
+        let identified = certificate.identify(name, now)?;
+        Ok(Self { identified })
+    }
+
+    /// A token is good only with the certificate that it is bound to, and no longer than that.
+    fn held_to(
+        self,
+        authenticator: &Authenticator,
+        client: &Client,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        let certificate = client.certificate.as_ref();
+        confirm(
+            &self.identified.claims,
+            certificate.map(ClientCertificate::thumbprint),
+            authenticator.binds_certificates(&self.principal().issuer),
+        )
+        .map_err(|error| Rejection::Confirmation(error, self.principal().clone()))?;
+        let identified = match certificate {
+            Some(certificate) => certificate.beside(self.identified, now)?,
+            None => self.identified,
+        };
+        Ok(Self { identified })
     }
 
     pub(crate) fn principal(&self) -> &Principal {
@@ -216,26 +241,21 @@ impl Authenticated {
     pub(crate) fn permit(
         self,
         policies: &PolicySet,
-        route: RouteIndex,
+        purpose: Purpose,
         client: &Client,
         now: WallInstant,
     ) -> Result<Permitted, Denied> {
-        let permit = policies.decide(&self.request(Some(route), client, now))?;
+        let permit = policies.decide(&self.request(purpose, client, now))?;
         Ok(Permitted {
-            credential: self.identified.credential,
+            identified: self.identified,
             permit,
         })
     }
 
-    fn request(
-        &self,
-        route: Option<RouteIndex>,
-        client: &Client,
-        now: WallInstant,
-    ) -> policy::Request<'_> {
+    fn request(&self, purpose: Purpose, client: &Client, now: WallInstant) -> policy::Request<'_> {
         let Identified { credential, claims } = &self.identified;
         policy::Request {
-            route,
+            purpose,
             principal: &credential.principal,
             claims,
             authenticated_at: credential.authenticated_at,
@@ -248,7 +268,7 @@ impl Authenticated {
 /// Proof that the policies let a request in, or the connection of a TCP listener.
 #[derive(Debug)]
 pub(crate) struct Permitted {
-    credential: Arc<Credential>,
+    identified: Identified,
     permit: Permit,
 }
 
@@ -264,7 +284,7 @@ impl Permitted {
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     session: SessionHandle,
-    credential: Arc<Credential>,
+    identified: Identified,
     client: SocketAddr,
     local: SocketAddr,
 }
@@ -276,15 +296,16 @@ impl Bound {
         client: &Client,
         permitted: Permitted,
     ) -> Result<Self, Rejection> {
-        let Permitted { credential, permit } = permitted;
+        let Permitted { identified, permit } = permitted;
         let policies = &permit.policies;
+        let credential = &identified.credential;
         let session = match client.unbound().await {
-            Ok(_opening) => open(link, client, &credential, policies).await?,
-            Err(binding) => join(link, client, *binding, &credential, policies).await?,
+            Ok(_opening) => open(link, client, credential, policies).await?,
+            Err(binding) => join(link, client, *binding, credential, policies).await?,
         };
         Ok(Self {
             session,
-            credential,
+            identified,
             client: client.peer(),
             local: client.local(),
         })
@@ -299,25 +320,27 @@ impl Bound {
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
-        let matching = policies.names(&authenticated.request(None, client, wall_now()));
-        let credential = authenticated.identified.credential;
+        let request = authenticated.request(Purpose::Endpoint, client, wall_now());
+        let matching = policies.names(&request);
+        let identified = authenticated.identified;
+        let credential = &identified.credential;
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
             Err(binding) => {
                 let state = binding.session().state();
-                binding.admit(&state, &credential, boot_now())?;
+                binding.admit(&state, credential, boot_now())?;
                 None
             }
         };
-        let (session, usage) = link.find(client, &credential, kinship).await?;
-        client.bind(&session, &credential);
+        let (session, usage) = link.find(client, credential, kinship).await?;
+        client.bind(&session, credential);
         let applied = session.state().view.policies;
         if !matching.iter().all(|policy| applied.contains(policy)) {
-            link.open(client, &credential, &matching).await?;
+            link.open(client, credential, &matching).await?;
         }
         let bound = Self {
             session,
-            credential,
+            identified,
             client: client.peer(),
             local: client.local(),
         };
@@ -343,7 +366,12 @@ impl Bound {
     }
 
     pub(crate) fn principal(&self) -> &Principal {
-        &self.credential.principal
+        &self.identified.credential.principal
+    }
+
+    /// What the issuer says of the principal, in the credential of this request.
+    pub(crate) fn claims(&self) -> &Arc<Claims> {
+        &self.identified.claims
     }
 }
 

@@ -10,23 +10,26 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    authn::{Authenticator, KeyError},
+    authn::{Authenticator, KeyError, signing::SigningKeyFault},
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener, Protocol},
+    config::{Config, ConfigError, Listener, Protocol, RequestIdentity},
     gateway::{
         Service, Target,
+        assertion::Assertions,
         http::{http2, path::PathError, route::RouteTable},
+        revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
+        tunnel::Tunnels,
         upstream::{
             Upstream,
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
     policy::PolicySet,
+    session::CertificateId,
 };
 
 /// Why the gateway cannot start.
@@ -50,6 +53,10 @@ pub(crate) enum StartError {
     NoRoute(String),
     #[error("identity")]
     Identity(#[from] KeyError),
+    #[error("client certificates")]
+    Revocation(#[from] RevocationListError),
+    #[error("assertion")]
+    Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
     #[error("the upstream of the route from `{0}`")]
@@ -65,17 +72,23 @@ pub(crate) struct Started {
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
     pub(crate) authenticator: Authenticator,
+    pub(crate) assertions: Option<Assertions>,
+    /// What clients' authorities have revoked.
+    pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
     pub(crate) policies: PolicySet,
     pub(crate) targets: Vec<Target>,
+    pub(crate) tunnels: Tunnels,
 }
 
 /// A listening socket and the keys of its TLS.
 pub(crate) struct StartedListener {
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
-    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) acceptor: tls::Acceptor,
     pub(crate) service: Service,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Vec<IpNet>,
 }
@@ -118,6 +131,7 @@ pub(crate) fn load(
     for route in &config.routes {
         targets.push(Target {
             forward_token: route.forward_token,
+            assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
         });
@@ -127,9 +141,16 @@ pub(crate) fn load(
         handover,
         listeners,
         authenticator: Authenticator::load(&config.identity)?,
+        assertions: config
+            .assertion
+            .as_ref()
+            .map(Assertions::load)
+            .transpose()?,
+        revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
-        policies: PolicySet::new(&config.policies, &config.routes),
+        policies: PolicySet::new(&config.policies, &config.routes, &config.tunnels),
         targets,
+        tunnels: Tunnels::new(&config),
         user: config.daemon.user,
         pre_authentication_timeout: config.daemon.pre_authentication_timeout,
     })
@@ -143,6 +164,7 @@ fn load_listener(
     let Some(Listener {
         tls,
         protocol,
+        identity,
         proxies,
         ..
     }) = config.listeners.get(&name)
@@ -164,6 +186,7 @@ fn load_listener(
         socket,
         acceptor,
         service,
+        identity: *identity,
         proxies: proxies.clone(),
     })
 }

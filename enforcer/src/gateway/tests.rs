@@ -9,4 +9,5 @@ mod http2_upstream;
 mod life;
 mod proxy;
 mod tcp;
+mod tunnel;
 mod websocket;

@@ -45,7 +45,7 @@ pub struct Explanation<'a> {
 impl PolicySet {
     /// The decision about a request, by looking at every policy.
     pub fn explain(&self, request: &Request<'_>) -> Explanation<'_> {
-        let route = self.route(request);
+        let route = self.attached(request);
         let named = |place| route.is_some_and(|route| route.policies.contains(&place));
         let outcomes = self.policies.iter().enumerate();
         let policies: Vec<_> = outcomes

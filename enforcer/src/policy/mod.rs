@@ -30,7 +30,7 @@ pub use hours::{BadHours, BadWindow, Hours, Window, time_zone};
 pub use limits::{ActivityKind, AtSessionLimit, Limits, Mode, NetworkBinding, SessionsPerSubject};
 pub use matching::{Match, Mismatch};
 pub use requirements::{Denied, Requirements, Source};
-pub use set::{Permit, PolicySet, Request};
+pub use set::{Permit, PolicySet, Purpose, Request};
 pub use templates::{TEMPLATES, Template};
 pub use terms::Terms;
 

@@ -7,13 +7,17 @@ use super::{
     index::{MatchIndex, Place},
     requirements::{Asked, check},
 };
-use crate::{clock::WallInstant, config::Route, session::Principal};
+use crate::{
+    clock::WallInstant,
+    config::{Route, TunnelRoute},
+    session::Principal,
+};
 
 /// A request, or a connection of a TCP listener, as policies look at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Its route's place in the configuration; `None` for the daemon's own endpoints.
-    pub route: Option<usize>,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Who makes it.
     pub principal: &'a Principal,
     /// What the issuer says of them.
@@ -24,6 +28,17 @@ pub struct Request<'a> {
     pub client: IpAddr,
     /// When.
     pub now: WallInstant,
+}
+
+/// What a request is for: a place in the configuration, in the order of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A route's upstream.
+    Route(usize),
+    /// The target of a tunnel.
+    Tunnel(usize),
+    /// The daemon's own answer.
+    Endpoint,
 }
 
 /// A request may go on.
@@ -39,7 +54,8 @@ pub struct Permit {
 #[derive(Debug)]
 pub struct PolicySet {
     pub(super) policies: Vec<(String, Policy)>,
-    pub(super) routes: Vec<Attached>,
+    routes: Vec<Attached>,
+    tunnels: Vec<Attached>,
     index: MatchIndex,
 }
 
@@ -52,17 +68,22 @@ pub(super) struct Attached {
 
 impl PolicySet {
     /// Those of a configuration.
-    pub fn new(policies: &BTreeMap<String, Policy>, routes: &[Route]) -> Self {
-        let routes = routes
-            .iter()
-            .map(|route| (&route.policies[..], &route.require));
-        Self::of(policies, routes)
+    pub fn new(
+        policies: &BTreeMap<String, Policy>,
+        routes: &[Route],
+        tunnels: &[TunnelRoute],
+    ) -> Self {
+        let routes = routes.iter().map(|it| (&it.policies[..], &it.require));
+        let tunnels = tunnels.iter().map(|it| (&it.policies[..], &it.require));
+        Self::of(policies, routes, tunnels)
     }
 
-    /// Policies, and for each route the names of its policies and what it asks for itself.
+    /// Policies, and for each route and tunnel the names of its policies and what it asks for
+    /// itself.
     fn of<'a>(
         policies: &BTreeMap<String, Policy>,
         routes: impl IntoIterator<Item = (&'a [String], &'a Requirements)>,
+        tunnels: impl IntoIterator<Item = (&'a [String], &'a Requirements)>,
     ) -> Self {
         let policies: Vec<_> = policies
             .iter()
@@ -75,12 +96,13 @@ impl PolicySet {
             }
         }
         let place = |name: &String| policies.binary_search_by(|(held, _)| held.cmp(name)).ok();
-        let routes = routes.into_iter().map(|(names, require)| Attached {
+        let attached = |(names, require): (&[String], &Requirements)| Attached {
             policies: names.iter().filter_map(place).collect(),
             require: require.clone(),
-        });
+        };
         Self {
-            routes: routes.collect(),
+            routes: routes.into_iter().map(attached).collect(),
+            tunnels: tunnels.into_iter().map(attached).collect(),
             policies,
             index,
         }
@@ -112,7 +134,7 @@ impl PolicySet {
             let condition = self.policies[*place].1.matches.as_ref();
             condition.is_some_and(|condition| condition.check(request).is_ok())
         });
-        if let Some(route) = self.route(request) {
+        if let Some(route) = self.attached(request) {
             applying.extend(&route.policies);
             applying.sort_unstable();
             applying.dedup();
@@ -120,8 +142,13 @@ impl PolicySet {
         applying
     }
 
-    pub(super) fn route(&self, request: &Request<'_>) -> Option<&Attached> {
-        self.routes.get(request.route?)
+    /// What the request's route or tunnel says.
+    pub(super) fn attached(&self, request: &Request<'_>) -> Option<&Attached> {
+        match request.purpose {
+            Purpose::Route(place) => self.routes.get(place),
+            Purpose::Tunnel(place) => self.tunnels.get(place),
+            Purpose::Endpoint => None,
+        }
     }
 
     pub(super) fn judge(
@@ -139,7 +166,7 @@ impl PolicySet {
                     hours: policy.hours.as_ref(),
                 })
         };
-        let of_route = self.route(request).map(|route| Asked {
+        let of_route = self.attached(request).map(|route| Asked {
             policy: None,
             requirements: &route.require,
             hours: None,

@@ -18,7 +18,9 @@ use crate::{
     policy::{ActivityKind, Limits, Terms},
 };
 
-use super::{Credential, EndReason, KeyThumbprint, Principal, SessionId, SessionKey};
+use super::{
+    CertificateId, Credential, EndReason, KeyThumbprint, Principal, SessionId, SessionKey,
+};
 
 /// More than the time between the readings of two clocks, even if the process is preempted there.
 const CLOCK_READING_GAP: Duration = Duration::from_millis(10);
@@ -106,10 +108,13 @@ pub struct Session {
     pub keys: Vec<KeyUse>,
     /// When it started.
     pub started_at: WallInstant,
-    /// Latest `exp` of its credentials.
+    /// Latest end of its credentials: of each the earlier of its `exp` and the `notAfter` of the
+    /// certificate that it was shown with.
     pub token_expires_at: WallInstant,
     /// The key that signed the credential with that `exp`, if its issuer can withdraw it.
     pub voucher: Option<Voucher>,
+    /// The client's certificate beside that credential.
+    pub certificate: Option<CertificateId>,
     /// The strictest of the policies' limits.
     pub limits: Limits,
     /// The policies that apply.
@@ -161,7 +166,7 @@ impl Session {
             return Err(Refused::OutsideHours);
         }
         let session = Self::resume(id, credential, terms, first_address, now);
-        if credential.expires_at <= now.wall {
+        if credential.good_until() <= now.wall {
             return Err(Refused::Expired);
         }
         if session.deadline.at <= now.boot {
@@ -193,12 +198,13 @@ impl Session {
                 until: credential.expires_at,
             }],
             started_at,
-            token_expires_at: credential.expires_at,
+            token_expires_at: credential.good_until(),
             voucher: voucher(credential, now),
+            certificate: credential.certificate.map(|shown| shown.id),
             limits: terms.limits.clone(),
             policies: terms.policies.clone(),
             first_address,
-            deadline: deadline(credential.expires_at, latest_end, hours_end, now),
+            deadline: deadline(credential.good_until(), latest_end, hours_end, now),
             hours_end,
             latest_end,
             last_activity: now.boot,
@@ -358,7 +364,7 @@ impl Session {
         if !self.accepts(credential) {
             return Err(Refused::Stranger);
         }
-        if credential.expires_at <= now.wall {
+        if credential.good_until() <= now.wall {
             return Err(Refused::Expired);
         }
         match self
@@ -372,8 +378,10 @@ impl Session {
                 until: credential.expires_at,
             }),
         }
-        if credential.expires_at > self.token_expires_at {
-            self.token_expires_at = credential.expires_at;
+        let good_until = credential.good_until();
+        if good_until > self.token_expires_at {
+            self.token_expires_at = good_until;
+            self.certificate = credential.certificate.map(|shown| shown.id);
             self.voucher = voucher(credential, now);
             self.deadline = deadline(self.token_expires_at, self.latest_end, self.hours_end, now);
         }

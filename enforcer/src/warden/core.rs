@@ -312,6 +312,7 @@ impl Core {
             boot_id: self.boot_id.clone(),
             token_expires_at: session.token_expires_at,
             signing_key: session.voucher.map(|voucher| voucher.key),
+            certificate: session.certificate,
             policies: session.policies.clone(),
             hours_end_at: session.hours_end_at(),
             first_address: session.first_address,

@@ -22,7 +22,8 @@ use crate::{
     config::{Config, Protocol, Route},
     gateway,
     policy::{
-        Because, Claims, Denied, Explanation, Limits, PolicyOutcome, PolicySet, Request, Terms,
+        Because, Claims, Denied, Explanation, Limits, PolicyOutcome, PolicySet, Purpose, Request,
+        Terms,
     },
     session::Principal,
 };
@@ -102,14 +103,14 @@ fn explain(config: &Config, args: &ExplainArgs, now: WallInstant) -> Result<Expl
     let auth_time = claims.get("auth_time").and_then(Value::as_i64);
     let client = args.client.map(|client| client.to_canonical());
     let request = Request {
-        route: Some(index),
+        purpose: Purpose::Route(index),
         principal: &principal,
         claims: &claims,
         authenticated_at: auth_time.map(WallInstant::from_unix_seconds),
         client: client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         now,
     };
-    let policies = PolicySet::new(&config.policies, &config.routes);
+    let policies = PolicySet::new(&config.policies, &config.routes, &config.tunnels);
     let explanation = policies.explain(&request);
     Ok(ExplanationView {
         subject: args.subject.clone(),

@@ -9,10 +9,10 @@ use crate::policy::{Policy, Requirements};
 
 /// What a route says of policies.
 #[derive(Debug)]
-pub(super) struct Attached {
+pub(in super::super) struct Attached {
     /// Their names; what is wrong with them has been reported.
-    pub(super) policies: Vec<String>,
-    pub(super) require: Requirements,
+    pub(in super::super) policies: Vec<String>,
+    pub(in super::super) require: Requirements,
 }
 
 pub(super) fn convert(

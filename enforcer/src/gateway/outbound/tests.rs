@@ -6,12 +6,15 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 use tokio_rustls::server::TlsStream;
 
 use super::*;
-use crate::{config::ServerTls, gateway::tls};
+use crate::{
+    config::ServerTls,
+    gateway::{socket::Socket, tls},
+};
 
 const LONGEST: usize = 1000;
 
@@ -37,7 +40,7 @@ impl Server {
             &ServerTls {
                 certificate,
                 private_key,
-                client_ca: None,
+                client: None,
             },
             &[b"http/1.1"],
         )
@@ -50,7 +53,8 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
                 tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                    let shaken = tls::accept(&acceptor, &Socket::new(stream)).await;
+                    let Ok(Some(mut stream)) = shaken else {
                         return;
                     };
                     let line = first_line(&mut stream).await;
@@ -85,7 +89,7 @@ impl Server {
     }
 }
 
-async fn first_line(stream: &mut TlsStream<TcpStream>) -> String {
+async fn first_line(stream: &mut TlsStream<Socket>) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {

@@ -26,8 +26,8 @@ use crate::{
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
-        CertificateName, Identity, JwtIssuer, KeySource, Route, ServerTls,
-        Upstream as UpstreamConfig,
+        CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, RequestIdentity, Route,
+        ServerTls, TargetPattern, TunnelRoute, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -38,9 +38,10 @@ use crate::{
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
+        tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
     },
-    policy::{PolicySet, plain},
+    policy::{PolicySet, Requirements, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
 
@@ -230,22 +231,37 @@ impl Warden {
 }
 
 /// A policy for every name in the routes.
-fn policies(routes: &[Route]) -> PolicySet {
+fn policies(routes: &[Route], tunnels: &[TunnelRoute]) -> PolicySet {
     let names = routes.iter().flat_map(|route| route.policies.clone());
+    let names = names.chain(tunnels.iter().flat_map(|tunnel| tunnel.policies.clone()));
     let policies = names.map(|name| (name, plain().into())).collect();
-    PolicySet::new(&policies, routes)
+    PolicySet::new(&policies, routes, tunnels)
 }
 
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
-        Self::serving(upstream, routes, Service::Http, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), Service::Http, Vec::new()).await
+    }
+
+    /// A world whose one HTTP listener leads to these targets, and nowhere else.
+    pub(super) async fn tunnels(targets: &[TargetPattern]) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let tunnels = vec![TunnelRoute {
+            listener: "public".to_owned(),
+            targets: targets.to_vec(),
+            policies: vec!["default".to_owned()],
+            require: Requirements::default(),
+            proxy_protocol: None,
+            connect_timeout: Duration::from_secs(5),
+        }];
+        Self::serving(nowhere, Vec::new(), tunnels, Service::Http, Vec::new()).await
     }
 
     /// A world whose one HTTP listener takes everybody for a proxy.
     pub(super) async fn behind_proxies(upstream: SocketAddr, route: Route) -> Self {
         let everybody = vec!["0.0.0.0/0".parse().unwrap()];
-        Self::serving(upstream, vec![route], Service::Http, everybody).await
+        Self::serving(upstream, vec![route], Vec::new(), Service::Http, everybody).await
     }
 
     /// A world with one TCP listener. Clients show the server's own certificate.
@@ -255,12 +271,13 @@ impl World {
             route: 0,
         });
         let routes = vec![route("public", None, "/")];
-        Self::serving(upstream, routes, service, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), service, Vec::new()).await
     }
 
     async fn serving(
         upstream: SocketAddr,
         routes: Vec<Route>,
+        tunnels: Vec<TunnelRoute>,
         service: Service,
         proxies: Vec<IpNet>,
     ) -> Self {
@@ -274,7 +291,11 @@ impl World {
         let certificate = file("cert.pem", issued.cert.pem().as_bytes());
         let acceptor = tls::load(
             &ServerTls {
-                client_ca: (service != Service::Http).then(|| certificate.clone()),
+                client: (service != Service::Http).then(|| ClientAuthority {
+                    roots: certificate.clone(),
+                    revocation_lists: Vec::new(),
+                    required: true,
+                }),
                 certificate,
                 private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
             },
@@ -287,6 +308,7 @@ impl World {
                 audience: vec!["api".to_owned()],
                 keys: KeySource::SecretFile(file("secret", SECRET)),
                 algorithms: vec![jsonwebtoken::Algorithm::HS256],
+                certificate_bound: false,
                 leeway: Duration::from_secs(30),
             }],
         })
@@ -306,6 +328,7 @@ impl World {
             .iter()
             .map(|route| Target {
                 forward_token: route.forward_token,
+                assertion_audience: None,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
             })
             .collect();
@@ -322,14 +345,18 @@ impl World {
                 socket: listener.into(),
                 acceptor,
                 service,
+                identity: RequestIdentity::Token,
                 proxies,
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
             authenticator,
+            assertions: None,
+            revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
-            policies: policies(&routes),
+            policies: policies(&routes, &tunnels),
             targets,
+            tunnels: Tunnels::of(&tunnels),
         })
         .unwrap();
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     clock::WallInstant,
-    policy::{ClaimValue, Claims, time_zone},
+    policy::{ClaimValue, Claims, Purpose, time_zone},
     session::Principal,
 };
 
@@ -28,7 +28,7 @@ fn claims(object: serde_json::Value) -> Claims {
 fn outcome(asked: &[Asked<'_>], claims: &Claims, age: Option<u64>) -> Result<(), Denied> {
     let principal = principal();
     let request = Request {
-        route: Some(0),
+        purpose: Purpose::Route(0),
         principal: &principal,
         claims,
         authenticated_at: age.map(|age| NOW.saturating_sub(Duration::from_secs(age))),

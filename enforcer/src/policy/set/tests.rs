@@ -39,7 +39,7 @@ fn set(policies: &[(&str, Policy)], named: &[&str]) -> PolicySet {
     let policies = policies.map(|(name, policy)| (name.to_owned(), policy));
     let named: Vec<_> = named.iter().map(|name| (*name).to_owned()).collect();
     let require = Requirements::default();
-    PolicySet::of(&policies.collect(), [(&named[..], &require)])
+    PolicySet::of(&policies.collect(), [(&named[..], &require)], [])
 }
 
 struct Who {
@@ -60,9 +60,9 @@ impl Who {
         }
     }
 
-    fn request(&self, route: Option<usize>) -> Request<'_> {
+    fn request(&self, purpose: Purpose) -> Request<'_> {
         Request {
-            route,
+            purpose,
             principal: &self.principal,
             claims: &self.claims,
             authenticated_at: None,
@@ -129,10 +129,10 @@ fn policies_apply_by_route_claim_issuer_subject_and_network() {
         ],
         &["base"],
     );
-    let applying = |who: &Who, route| set.decide(&who.request(route)).unwrap().policies;
+    let applying = |who: &Who, purpose| set.decide(&who.request(purpose)).unwrap().policies;
     let alice = Who::new("alice", claims(json!({"groups": ["staff"]})), "192.0.2.1");
-    assert_eq!(applying(&alice, Some(0)), ["base"]);
-    assert!(applying(&alice, None).is_empty());
+    assert_eq!(applying(&alice, Purpose::Route(0)), ["base"]);
+    assert!(applying(&alice, Purpose::Endpoint).is_empty());
     let intern = claims(json!({"groups": ["staff", "interns"], "acr": "aal1", "level": 3}));
     let intern = Who::new("bob", intern, "2001:db8::1");
     let all = [
@@ -144,10 +144,10 @@ fn policies_apply_by_route_claim_issuer_subject_and_network() {
         "level",
         "weak",
     ];
-    assert_eq!(applying(&intern, Some(0)), all);
-    assert_eq!(set.names(&intern.request(None)), all[1..]);
+    assert_eq!(applying(&intern, Purpose::Route(0)), all);
+    assert_eq!(set.names(&intern.request(Purpose::Endpoint)), all[1..]);
 
-    let explained = set.explain(&alice.request(Some(0)));
+    let explained = set.explain(&alice.request(Purpose::Route(0)));
     let because = |name| {
         let outcome = explained.policies.iter().find(|it| it.name == name);
         outcome.unwrap().because.clone()
@@ -171,7 +171,7 @@ fn what_observed_policies_ask_for_is_noted_and_refuses_nothing() {
         &["base", "trial"],
     );
     let alice = Who::new("alice", Claims::default(), "192.0.2.1");
-    let permit = set.decide(&alice.request(Some(0))).unwrap();
+    let permit = set.decide(&alice.request(Purpose::Route(0))).unwrap();
     assert_eq!(permit.policies, ["base", "trial"]);
     assert_eq!(permit.observed.unwrap().code(), "insufficient_scope");
 }
@@ -249,7 +249,7 @@ proptest! {
         let policies: Vec<_> = policies.iter().map(|(name, it)| (name.as_str(), it.clone())).collect();
         let set = set(&policies, &["p0"]);
         let who = Who::new(&subject, claims(held), client);
-        let request = who.request(route.then_some(0));
+        let request = who.request(if route { Purpose::Route(0) } else { Purpose::Endpoint });
         let explained = set.explain(&request);
         let decided = set.decide(&request);
         prop_assert_eq!(&explained.decision, &decided);

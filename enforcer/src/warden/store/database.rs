@@ -55,7 +55,8 @@ CREATE INDEX ended_keys_by_until ON ended_keys (until);
 
 /// From version 1 on, each to the next.
 const MIGRATIONS: [&str; 2] = [
-    "ALTER TABLE sessions ADD COLUMN signing_key BLOB;",
+    "ALTER TABLE sessions ADD COLUMN signing_key BLOB;
+     ALTER TABLE sessions ADD COLUMN certificate BLOB;",
     "ALTER TABLE sessions ADD COLUMN hours_end_at INTEGER;
      ALTER TABLE sessions ADD COLUMN first_address TEXT;",
 ];
