@@ -58,7 +58,7 @@ mod tests {
         };
         assert_eq!(found("Bearer abc").as_deref(), Some("abc"));
         assert_eq!(found("bearer  abc ").as_deref(), Some("abc"));
-        for none in ["Basic abc", "Bearer", "abc", "", "\u{fc}"] {
+        for none in ["Basic abc", "Bearer", "abc", ""] {
             assert_eq!(found(none), None, "{none}");
         }
         let two = headers(&[
