@@ -18,6 +18,7 @@ mod ipv6;
 mod maps;
 mod nginx;
 mod passing;
+mod policies;
 mod privileges;
 mod proxy_protocol;
 mod renew;
