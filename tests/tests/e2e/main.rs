@@ -30,3 +30,4 @@ mod stop;
 mod tcp;
 mod tunnel;
 mod upstream_errors;
+mod vnc;
