@@ -31,3 +31,4 @@ mod tcp;
 mod tunnel;
 mod upstream_errors;
 mod vnc;
+mod websocket_tokens;
