@@ -298,7 +298,10 @@ impl EndReason {
     /// stays away.
     pub const fn outlasts(self, key: &SessionKey) -> bool {
         !key.is_certificate()
-            || matches!(self, Self::Revoked | Self::Logout | Self::CertificateRevoked)
+            || matches!(
+                self,
+                Self::Revoked | Self::Logout | Self::CertificateRevoked
+            )
     }
 
     /// The stable name, as in the audit log.

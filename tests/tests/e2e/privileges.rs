@@ -150,6 +150,7 @@ fn a_captured_gateway_gets_no_second_binding_and_no_deadline_past_the_policy() {
                 cookie: alice["cookie"].as_u64().unwrap(),
                 session: session(&bob),
                 role: BoundRole::Client,
+                target: None,
             },
             ToWarden::Touch {
                 session: session(&alice),
