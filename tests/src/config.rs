@@ -53,6 +53,10 @@ pub struct Listener {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_cookie: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<Proxies>,
     pub tls: ServerTls,
 }
@@ -127,6 +131,9 @@ pub struct Policy {
     pub farewell: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `[[routes]]`
@@ -153,6 +160,9 @@ pub struct Route {
     pub proxy_protocol: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<String>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `upstream_tls` of a route.
@@ -208,6 +218,7 @@ impl Default for Policy {
             warn_before: None,
             farewell: Some("0s".to_owned()),
             activity: None,
+            more: toml::Table::new(),
         }
     }
 }
@@ -227,6 +238,7 @@ impl Route {
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,
+            more: toml::Table::new(),
         }
     }
 

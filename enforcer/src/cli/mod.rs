@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod connect;
 pub mod maps;
+pub mod policy;
 pub mod sessions;
 pub mod status;
 pub mod unload;
@@ -23,6 +24,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+pub use policy::PolicyArgs;
 pub use since::{InvalidSince, Since};
 pub use target::{AdminTarget, ConfigTarget};
 
@@ -68,6 +70,8 @@ pub enum Command {
     Maps(MapsArgs),
     /// Search, verify or export the audit log. Works when the daemon is dead.
     Audit(Box<audit::AuditArgs>),
+    /// Show policies, templates and decisions.
+    Policy(PolicyArgs),
     /// Reach a target through a gateway: the client's half of a tunnel.
     ///
     /// Needs no daemon and no rights. Renews the session with each newer token, and says on
@@ -220,6 +224,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             args.json,
         ),
         Command::Audit(args) => audit::run(*args),
+        Command::Policy(args) => policy::run(args),
         Command::Connect(args) => connect::run(args),
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
@@ -315,6 +320,12 @@ mod tests {
             "enforcer audit --policy admin --session 0000000000000abc --limit 20",
             "enforcer audit verify --heads h --public-key k --json --config f.toml",
             "enforcer audit export --since 1h --output records.jsonl",
+            "enforcer policy templates --json",
+            "enforcer policy show --config f.toml",
+            "enforcer policy show sensitive --config f.toml --json",
+            "enforcer policy explain --config f.toml --subject alice --route /admin",
+            "enforcer policy explain --config f.toml --subject alice --route api.example/admin \
+             --claims c.json --client 192.0.2.7 --issuer https://idp --at 2026-01-31T12:00:00Z",
             "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
             "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
             "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
@@ -339,6 +350,9 @@ mod tests {
             "enforcer audit --since yesterday",
             "enforcer audit --address nowhere",
             "enforcer audit --follow verify",
+            "enforcer policy",
+            "enforcer policy show",
+            "enforcer policy explain --config f.toml --subject alice",
             "enforcer connect --gateway gw:443 --stdio db:1",
             "enforcer connect --gateway gw:443 --token-file t db:1",
             "enforcer connect --gateway gw --token-file t --stdio db:1",

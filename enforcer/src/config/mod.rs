@@ -5,6 +5,7 @@
 
 mod assertion;
 mod audit;
+mod cookies;
 mod daemon;
 mod draft;
 mod duration;
@@ -35,8 +36,9 @@ pub use assertion::Assertion;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 use ipnet::IpNet;
+pub use policies::{Origin, PolicySettings, Setting};
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Requirements};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,12 +108,37 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How requests on it say whose they are; says nothing of a TCP listener's clients.
     pub identity: RequestIdentity,
+    /// `token_cookie`: requests of browsers may carry their token in it.
+    pub cookie: Option<TokenCookie>,
     /// `proxy_protocol = { from = [..] }`: networks of the proxies that stand in front of it. Their
     /// connections start with a PROXY protocol header, which says who the client is; those of
     /// others don't. Empty without proxies.
     pub proxies: Vec<IpNet>,
     /// Its TLS; every listener has one.
     pub tls: ServerTls,
+}
+
+impl Listener {
+    /// Clients may say who they are by a token.
+    pub fn takes_tokens(&self) -> bool {
+        let by_certificate = matches!(self.identity, RequestIdentity::Certificate(_));
+        self.protocol == Protocol::Http && !by_certificate
+    }
+
+    /// Clients may say who they are by a certificate alone.
+    pub fn takes_certificates(&self) -> bool {
+        self.protocol != Protocol::Http || self.identity != RequestIdentity::Token
+    }
+}
+
+/// A cookie that a token may come in, and who may have it sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenCookie {
+    /// Its name.
+    pub name: String,
+    /// `allowed_origins`: beside pages of the same origin, those of these may send requests that
+    /// change something, and open WebSockets. As browsers write them.
+    pub origins: Vec<String>,
 }
 
 /// What a listener speaks.
@@ -182,6 +209,13 @@ pub struct ClientAuthority {
 pub struct Identity {
     /// `[[identity.jwt]]`
     pub jwt: Vec<JwtIssuer>,
+}
+
+impl Identity {
+    /// The names of all issuers of tokens.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.jwt.iter().map(|issuer| issuer.issuer.as_str())
+    }
 }
 
 /// A token issuer.
@@ -260,8 +294,10 @@ pub struct Route {
     pub path: String,
     /// Where requests go.
     pub upstream: Upstream,
-    /// Names of the policies.
+    /// Names of the policies; never empty.
     pub policies: Vec<String>,
+    /// What is asked of each request.
+    pub require: Requirements,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
     /// `aud` of the assertion that requests carry to the upstream; without it they carry none.
@@ -284,8 +320,10 @@ pub struct TunnelRoute {
     pub listener: String,
     /// Where tunnels may lead.
     pub targets: Vec<TargetPattern>,
-    /// Names of the policies.
+    /// Names of the policies; never empty.
     pub policies: Vec<String>,
+    /// What is asked of each request.
+    pub require: Requirements,
     /// Connections to targets start with a PROXY protocol header, which says who the client is.
     pub proxy_protocol: Option<ProxyVersion>,
     /// Longest wait for the name and for a connection to the target; default 5 s.

@@ -10,6 +10,7 @@
 //!   tls, http    requests, strictly framed; or bytes (tcp)        Client
 //!     |
 //!   stages       a valid token or certificate                     Authenticated
+//!     |          the policies let it in                           Permitted
 //!     |          its session, bound in the kernel                 Bound
 //!     |
 //!   forward      to the upstream, as long as the session lives
@@ -50,7 +51,10 @@ mod tunnel;
 mod upstream;
 mod websocket;
 
-pub(crate) use self::tls::{PemError, read_certificates, read_private_key, read_roots};
+pub(crate) use self::{
+    http::route::route_of,
+    tls::{PemError, read_certificates, read_private_key, read_roots},
+};
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -72,7 +76,7 @@ use self::{
     tunnel::Tunnels,
     upstream::Upstream,
 };
-use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
+use crate::{authn::Authenticator, channel::Transport, clock::boot_now, policy::PolicySet};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -85,6 +89,7 @@ struct Gateway {
     authenticator: Authenticator,
     assertions: Option<Assertions>,
     routes: RouteTable,
+    policies: PolicySet,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
     tunnels: Tunnels,
@@ -94,7 +99,6 @@ struct Gateway {
 
 /// Where a route leads.
 struct Target {
-    policies: Vec<String>,
     forward_token: bool,
     /// `aud` of the assertion that requests carry.
     assertion_audience: Option<Arc<str>>,
@@ -161,6 +165,7 @@ impl Server {
                     acceptor: listener.acceptor,
                     service: listener.service,
                     identity: listener.identity,
+                    cookie: listener.cookie.map(Arc::new),
                     proxies: listener.proxies.into(),
                 },
             });
@@ -171,6 +176,7 @@ impl Server {
             authenticator: started.authenticator,
             assertions: started.assertions,
             routes: started.routes,
+            policies: started.policies,
             targets: started.targets,
             tunnels: started.tunnels,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,

@@ -4,9 +4,10 @@
 //!   Accepted --TLS--> Client
 //!                       | each request
 //!                       v
-//!                  Authenticated ------------> Bound ------------> forwarded
-//!              a valid credential    the session is in the map, the socket is
-//!                                    bound, its policies apply
+//!                  Authenticated --> Permitted --> Bound --> forwarded
+//!              a valid credential        |            the session is in the map, the
+//!                                        |            socket is bound, its policies apply
+//!                           the policies let the request in
 //! ```
 
 use std::{
@@ -20,13 +21,13 @@ use tokio::{net::TcpStream, sync::watch};
 use crate::{
     authn::{Authenticator, Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
-    clock::{WallInstant, boot_now},
+    clock::{WallInstant, boot_now, wall_now},
     config::{CertificateName, RequestIdentity},
     gateway::{
         binding::Binding, client_certificate::ClientCertificate, connection::ConnectionContext,
         link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
     },
-    policy::Claims,
+    policy::{self, Claims, Denied, Permit, PolicySet, Purpose},
     session::{Credential, Principal, SessionId},
 };
 
@@ -235,6 +236,47 @@ impl Authenticated {
     pub(crate) fn principal(&self) -> &Principal {
         &self.identified.credential.principal
     }
+
+    /// Asks the policies.
+    pub(crate) fn permit(
+        self,
+        policies: &PolicySet,
+        purpose: Purpose,
+        client: &Client,
+        now: WallInstant,
+    ) -> Result<Permitted, Denied> {
+        let permit = policies.decide(&self.request(purpose, client, now))?;
+        Ok(Permitted {
+            identified: self.identified,
+            permit,
+        })
+    }
+
+    fn request(&self, purpose: Purpose, client: &Client, now: WallInstant) -> policy::Request<'_> {
+        let Identified { credential, claims } = &self.identified;
+        policy::Request {
+            purpose,
+            principal: &credential.principal,
+            claims,
+            authenticated_at: credential.authenticated_at,
+            client: client.peer().ip(),
+            now,
+        }
+    }
+}
+
+/// Proof that the policies let a request in, or the connection of a TCP listener.
+#[derive(Debug)]
+pub(crate) struct Permitted {
+    identified: Identified,
+    permit: Permit,
+}
+
+impl Permitted {
+    /// What a policy that only observes would have said.
+    pub(crate) fn observed(&self) -> Option<&Denied> {
+        self.permit.observed.as_ref()
+    }
 }
 
 /// Proof that a request's session is in the map, that the client's socket is bound to it, and
@@ -252,10 +294,10 @@ impl Bound {
     pub(crate) async fn establish(
         link: &Link,
         client: &Client,
-        authenticated: Authenticated,
-        policies: &[String],
+        permitted: Permitted,
     ) -> Result<Self, Rejection> {
-        let identified = authenticated.identified;
+        let Permitted { identified, permit } = permitted;
+        let policies = &permit.policies;
         let credential = &identified.credential;
         let session = match client.unbound().await {
             Ok(_opening) => open(link, client, credential, policies).await?,
@@ -269,13 +311,17 @@ impl Bound {
         })
     }
 
-    /// Finds the credential's session if there is one already; opens none and joins no policy.
+    /// Finds the credential's session if there is one already, and opens none. The policies that
+    /// its claims match apply from then on.
     pub(crate) async fn find(
         link: &Link,
         client: &Client,
+        policies: &PolicySet,
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
+        let request = authenticated.request(Purpose::Endpoint, client, wall_now());
+        let matching = policies.names(&request);
         let identified = authenticated.identified;
         let credential = &identified.credential;
         let _opening = match client.unbound().await {
@@ -288,6 +334,10 @@ impl Bound {
         };
         let (session, usage) = link.find(client, credential, kinship).await?;
         client.bind(&session, credential);
+        let applied = session.state().view.policies;
+        if !matching.iter().all(|policy| applied.contains(policy)) {
+            link.open(client, credential, &matching).await?;
+        }
         let bound = Self {
             session,
             identified,

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::{
     authn::{Authenticator, KeyError, signing::SigningKeyFault},
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener, Protocol, RequestIdentity},
+    config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
         assertion::Assertions,
@@ -28,6 +28,7 @@ use crate::{
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
+    policy::PolicySet,
     session::CertificateId,
 };
 
@@ -75,6 +76,7 @@ pub(crate) struct Started {
     /// What clients' authorities have revoked.
     pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
+    pub(crate) policies: PolicySet,
     pub(crate) targets: Vec<Target>,
     pub(crate) tunnels: Tunnels,
 }
@@ -87,6 +89,8 @@ pub(crate) struct StartedListener {
     pub(crate) service: Service,
     /// How requests say whose they are.
     pub(crate) identity: RequestIdentity,
+    /// The cookie that tokens may come in.
+    pub(crate) cookie: Option<TokenCookie>,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Vec<IpNet>,
 }
@@ -128,7 +132,6 @@ pub(crate) fn load(
     let mut targets = Vec::new();
     for route in &config.routes {
         targets.push(Target {
-            policies: route.policies.clone(),
             forward_token: route.forward_token,
             assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
@@ -147,6 +150,7 @@ pub(crate) fn load(
             .transpose()?,
         revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
+        policies: PolicySet::new(&config.policies, &config.routes, &config.tunnels),
         targets,
         tunnels: Tunnels::new(&config),
         user: config.daemon.user,
@@ -163,6 +167,7 @@ fn load_listener(
         tls,
         protocol,
         identity,
+        cookie,
         proxies,
         ..
     }) = config.listeners.get(&name)
@@ -185,6 +190,7 @@ fn load_listener(
         acceptor,
         service,
         identity: *identity,
+        cookie: cookie.clone(),
         proxies: proxies.clone(),
     })
 }

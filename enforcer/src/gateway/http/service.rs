@@ -17,6 +17,7 @@ use crate::{
         stages::{Authenticated, Bound},
         tunnel,
     },
+    policy::Purpose,
     session::Principal,
 };
 
@@ -90,22 +91,22 @@ async fn handle(
 
     let authenticated = Authenticated::by_request(
         connection,
-        bearer::for_origin(request.headers())?,
+        bearer::of_request(&request, connection.cookie.as_deref())?,
         wall_now(),
     )?;
     known.principal = Some(authenticated.principal().clone());
-    let target = gateway
+    let route = gateway
         .routes
         .find(&connection.listener, &host.name, &path)?
-        .and_then(|route| gateway.targets.get(route))
         .ok_or(Rejection::NoRoute)?;
-    let bound = Bound::establish(
-        &gateway.link,
-        &connection.client,
-        authenticated,
-        &target.policies,
-    )
-    .await?;
+    let target = gateway.targets.get(route).ok_or(Rejection::NoRoute)?;
+    let client = &connection.client;
+    let permitted =
+        authenticated.permit(&gateway.policies, Purpose::Route(route), client, wall_now())?;
+    if let Some(denied) = permitted.observed() {
+        connection.report_observed(denied, known.principal.clone());
+    }
+    let bound = Bound::establish(&gateway.link, client, permitted).await?;
     bound.session().activity().note(&gateway.link, boot_now());
     let bound = known.bound.insert(bound);
 

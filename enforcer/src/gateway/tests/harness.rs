@@ -27,7 +27,7 @@ use crate::{
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
         CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, RequestIdentity, Route,
-        ServerTls, TargetPattern, TunnelRoute, Upstream as UpstreamConfig,
+        ServerTls, TargetPattern, TokenCookie, TunnelRoute, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -41,9 +41,12 @@ use crate::{
         tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
     },
+    policy::{PolicySet, Requirements, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
 
+/// Where tokens may come from browsers.
+pub(super) const COOKIE: &str = "__Host-token";
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// A gateway and all that it talks to.
@@ -229,6 +232,14 @@ impl Warden {
     }
 }
 
+/// A policy for every name in the routes.
+fn policies(routes: &[Route], tunnels: &[TunnelRoute]) -> PolicySet {
+    let names = routes.iter().flat_map(|route| route.policies.clone());
+    let names = names.chain(tunnels.iter().flat_map(|tunnel| tunnel.policies.clone()));
+    let policies = names.map(|name| (name, plain().into())).collect();
+    PolicySet::new(&policies, routes, tunnels)
+}
+
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
@@ -242,6 +253,7 @@ impl World {
             listener: "public".to_owned(),
             targets: targets.to_vec(),
             policies: vec!["default".to_owned()],
+            require: Requirements::default(),
             proxy_protocol: None,
             connect_timeout: Duration::from_secs(5),
         }];
@@ -317,7 +329,6 @@ impl World {
         let targets = routes
             .iter()
             .map(|route| Target {
-                policies: route.policies.clone(),
                 forward_token: route.forward_token,
                 assertion_audience: None,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
@@ -337,6 +348,10 @@ impl World {
                 acceptor,
                 service,
                 identity: RequestIdentity::Token,
+                cookie: Some(TokenCookie {
+                    name: COOKIE.to_owned(),
+                    origins: vec!["https://app.example".to_owned()],
+                }),
                 proxies,
             }],
             user: "nobody".to_owned(),
@@ -345,6 +360,7 @@ impl World {
             assertions: None,
             revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
+            policies: policies(&routes, &tunnels),
             targets,
             tunnels: Tunnels::of(&tunnels),
         })
