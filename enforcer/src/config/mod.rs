@@ -4,6 +4,7 @@
 //! durations, names that refer to something refer to something that exists.
 
 mod assertion;
+mod audit;
 mod cookies;
 mod daemon;
 mod draft;
@@ -44,6 +45,8 @@ use crate::policy::{Policy, Requirements};
 pub struct Config {
     /// `[daemon]`
     pub daemon: Daemon,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[listeners.NAME]`
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
@@ -81,6 +84,19 @@ pub struct Daemon {
     pub max_sessions: u32,
     /// Size of the connection maps; default 131,072.
     pub max_connections: u32,
+}
+
+/// How the audit log is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// Records that are older are removed; by default none for their age.
+    pub keep: Option<Duration>,
+    /// Bytes that its database may use; default 1 GiB.
+    pub max_size: u64,
+    /// Where signed heads are appended; default `audit.heads` in `state_dir`.
+    pub heads_file: PathBuf,
+    /// How often a head is signed, if there are new records; default 1 min.
+    pub heads_interval: Duration,
 }
 
 /// A listening socket.

@@ -19,6 +19,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) daemon: RawDaemon,
     #[serde(default)]
+    pub(super) audit: RawAudit,
+    #[serde(default)]
     pub(super) listeners: Named<RawListener>,
     #[serde(default)]
     pub(super) identity: RawIdentity,
@@ -41,6 +43,15 @@ pub(super) struct RawDaemon {
     pub(super) pre_authentication_timeout: Option<Spanned<RawDuration>>,
     pub(super) max_sessions: Option<Spanned<i64>>,
     pub(super) max_connections: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAudit {
+    pub(super) keep: Option<Spanned<RawDuration>>,
+    pub(super) max_size: Option<Spanned<String>>,
+    pub(super) heads_file: Option<PathBuf>,
+    pub(super) heads_interval: Option<Spanned<RawDuration>>,
 }
 
 #[derive(Debug, Deserialize)]

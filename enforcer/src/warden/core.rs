@@ -114,7 +114,7 @@ impl Core {
             match due {
                 Due::Session(id) => over.extend(self.advance(id, now)),
                 Due::PreAuthentication(cookie) => self.end_unauthenticated(cookie, now),
-                Due::EndRecord(id) => self.write_end_record(id),
+                Due::EndRecord(id) => self.write_end_record(id, now),
             }
         }
         self.cut(over, now);

@@ -18,7 +18,7 @@ use super::{
     store::{Snapshot, Store, StoredSession},
 };
 use crate::{
-    audit::AuditLog,
+    audit::{AuditLog, AuditSettings},
     channel::{BoundRole, Kinship, Refusal, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now, WallInstant},
     kernel::{
@@ -89,7 +89,7 @@ impl Bench {
         let state = tempfile::tempdir().unwrap();
         let database = state.path().join(super::store::DATABASE_NAME);
         let (store, _) = Store::open(&database, Now::read().wall).unwrap();
-        let audit = AuditLog::open(state.path().join("audit.jsonl")).unwrap();
+        let audit = AuditLog::open(AuditSettings::within(state.path())).unwrap();
         let limits = |max_session, idle_timeout| Limits {
             max_session: Duration::from_secs(max_session),
             idle_timeout: Some(Duration::from_secs(idle_timeout)),

@@ -1,6 +1,7 @@
 //! End-to-end tests on the running kernel: one program, so that the test bed is linked once.
 
 mod assertion;
+mod audit;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;
