@@ -37,6 +37,8 @@ pub(super) enum Content {
     Roots,
     /// The keys of a token issuer.
     Keys(Box<JwtIssuer>),
+    /// What a client proves itself with: one line of text.
+    ClientSecret,
 }
 
 /// What is wrong with a file and what to do about it.
@@ -61,6 +63,7 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
         Content::Certificates => certificates(path).map(drop),
         Content::PrivateKeyOf(certificate) => private_key(path, certificate),
         Content::Roots => roots(path),
+        Content::ClientSecret => client_secret(path),
         Content::Keys(issuer) => KeySet::load(issuer)
             .map(drop)
             .map_err(|error| Fault::new(error.fault.to_string(), error.help())),
@@ -114,6 +117,18 @@ fn private_key(path: &Path, certificate: &Path) -> Result<(), Fault> {
                 "write an RSA, ECDSA or Ed25519 key and its certificate",
             ),
         })
+}
+
+fn client_secret(path: &Path) -> Result<(), Fault> {
+    let text = read(path)?;
+    let line = text.strip_suffix(b"\n").unwrap_or(&text);
+    if line.is_empty() || line.iter().any(u8::is_ascii_control) || !line.is_ascii() {
+        return Err(Fault::new(
+            "holds no secret on one line of ASCII",
+            "put the secret there that the issuer gave to this client",
+        ));
+    }
+    Ok(())
 }
 
 fn roots(path: &Path) -> Result<(), Fault> {

@@ -27,8 +27,8 @@ mod connection;
 pub(crate) mod fuzzing;
 mod gate;
 mod http;
+mod identity;
 mod link;
-#[cfg_attr(not(test), expect(dead_code, reason = "its first users follow"))]
 mod outbound;
 mod proxy;
 mod rejection;
@@ -60,12 +60,13 @@ use tracing::info;
 use self::{
     accept::{Front, Served},
     http::route::RouteTable,
+    identity::Identifier,
     link::Link,
     start::Started,
     tcp::TcpService,
     upstream::Upstream,
 };
-use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
+use crate::{channel::Transport, clock::boot_now};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -75,7 +76,7 @@ const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// What the connections share.
 struct Gateway {
     link: Arc<Link>,
-    authenticator: Authenticator,
+    identifier: Identifier,
     routes: RouteTable,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
@@ -156,11 +157,12 @@ impl Server {
         let (link, driver) = Link::new(handover, sockets);
         let gateway = Arc::new(Gateway {
             link: Arc::clone(&link),
-            authenticator: started.authenticator,
+            identifier: started.identifier,
             routes: started.routes,
             targets: started.targets,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
+        gateway.identifier.start(&link);
         let (sender, finished) = mpsc::channel(1);
         let work = Work { _finished: sender };
         for served in listeners {

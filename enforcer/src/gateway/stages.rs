@@ -19,12 +19,17 @@ use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    authn::{Authenticator, Identified, certificate},
+    authn::{Identified, certificate},
     channel::{Kinship, Refusal, SessionUsage},
-    clock::{WallInstant, boot_now},
+    clock::{Now, WallInstant, boot_now},
     config::CertificateName,
     gateway::{
-        binding::Binding, link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
+        binding::Binding,
+        identity::{Asked, Identifier, Recognized},
+        link::Link,
+        rejection::Rejection,
+        sessions::SessionHandle,
+        socket::Socket,
     },
     session::{Credential, Principal, SessionId},
 };
@@ -170,14 +175,16 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     identified: Identified,
+    /// By the word of the token's issuer, if it had to be asked.
+    asked: Option<Asked>,
 }
 
 impl Authenticated {
     /// By the bearer token of the request (RFC 6750, section 2.1).
-    pub(crate) fn by_token(
-        authenticator: &Authenticator,
+    pub(crate) async fn by_token(
+        identifier: &Identifier,
         headers: &HeaderMap,
-        now: WallInstant,
+        now: Now,
     ) -> Result<Self, Rejection> {
         let mut fields = headers.get_all(header::AUTHORIZATION).iter();
         let field = fields.next().ok_or(Rejection::MissingToken)?;
@@ -189,8 +196,8 @@ impl Authenticated {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => return Err(Rejection::MissingToken),
         };
-        let identified = authenticator.validate(token, now)?;
-        Ok(Self { identified })
+        let Recognized { identified, asked } = identifier.identify(token, now).await?;
+        Ok(Self { identified, asked })
     }
 
     /// By the client's certificate, which the handshake has verified.
@@ -202,11 +209,19 @@ impl Authenticated {
         let credential = certificate::credential(certificate, subject, now)?;
         Ok(Self {
             identified: Identified::without_claims(credential),
+            asked: None,
         })
     }
 
     pub(crate) fn principal(&self) -> &Principal {
         &self.identified.credential.principal
+    }
+
+    /// The session lives on by the word of whoever was asked.
+    fn follow(&self, link: &Arc<Link>, session: &SessionHandle) {
+        if let Some(asked) = &self.asked {
+            asked.follow(link, session);
+        }
     }
 }
 
@@ -223,16 +238,17 @@ pub(crate) struct Bound {
 impl Bound {
     /// Asks the warden for what is not established yet.
     pub(crate) async fn establish(
-        link: &Link,
+        link: &Arc<Link>,
         client: &Client,
         authenticated: Authenticated,
         policies: &[String],
     ) -> Result<Self, Rejection> {
-        let credential = authenticated.identified.credential;
+        let credential = Arc::clone(&authenticated.identified.credential);
         let session = match client.unbound().await {
             Ok(_opening) => open(link, client, &credential, policies).await?,
             Err(binding) => join(link, client, *binding, &credential, policies).await?,
         };
+        authenticated.follow(link, &session);
         Ok(Self {
             session,
             credential,
@@ -243,12 +259,12 @@ impl Bound {
 
     /// Finds the credential's session if there is one already; opens none and joins no policy.
     pub(crate) async fn find(
-        link: &Link,
+        link: &Arc<Link>,
         client: &Client,
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
-        let credential = authenticated.identified.credential;
+        let credential = Arc::clone(&authenticated.identified.credential);
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
             Err(binding) => {
@@ -259,6 +275,7 @@ impl Bound {
         };
         let (session, usage) = link.find(client, &credential, kinship).await?;
         client.bind(&session, &credential);
+        authenticated.follow(link, &session);
         let bound = Self {
             session,
             credential,

@@ -13,12 +13,12 @@ use ipnet::IpNet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    authn::{Authenticator, KeyError},
     channel::{ToGateway, receive_blocking},
     config::{Config, ConfigError, Listener, Protocol},
     gateway::{
         Service, Target,
         http::{http2, path::PathError, route::RouteTable},
+        identity::{Identifier, IdentityError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
         upstream::{
@@ -48,7 +48,7 @@ pub(crate) enum StartError {
     #[error("no route starts at listener `{0}`")]
     NoRoute(String),
     #[error("identity")]
-    Identity(#[from] KeyError),
+    Identity(#[from] IdentityError),
     #[error("the path of a route")]
     Routes(#[from] PathError),
     #[error("the upstream of the route from `{0}`")]
@@ -63,7 +63,7 @@ pub(crate) struct Started {
     /// To serve as.
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
-    pub(crate) authenticator: Authenticator,
+    pub(crate) identifier: Identifier,
     pub(crate) routes: RouteTable,
     pub(crate) targets: Vec<Target>,
 }
@@ -125,7 +125,7 @@ pub(crate) fn load(
         channel,
         handover,
         listeners,
-        authenticator: Authenticator::load(&config.identity)?,
+        identifier: Identifier::load(&config.identity, &mut roots)?,
         routes: RouteTable::new(&config.routes)?,
         targets,
         user: config.daemon.user,

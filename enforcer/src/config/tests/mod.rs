@@ -1,5 +1,6 @@
 mod faults;
 mod files;
+mod identity;
 mod proxy;
 mod tcp;
 

@@ -10,7 +10,7 @@ use super::{
     path::MatchPath,
 };
 use crate::{
-    clock::{boot_now, wall_now},
+    clock::{Now, boot_now},
     gateway::{
         connection::ConnectionContext,
         rejection::Rejection,
@@ -78,7 +78,7 @@ async fn handle(
     let path = MatchPath::parse(path)?;
 
     let authenticated =
-        Authenticated::by_token(&gateway.authenticator, request.headers(), wall_now())?;
+        Authenticated::by_token(&gateway.identifier, request.headers(), Now::read()).await?;
     known.principal = Some(authenticated.principal().clone());
     let target = gateway
         .routes

@@ -22,7 +22,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::{
-    authn::Authenticator,
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
@@ -35,6 +34,7 @@ use crate::{
             http2,
             route::{RouteTable, tests::route},
         },
+        identity::Identifier,
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
@@ -273,7 +273,8 @@ impl World {
             &[http2::ALPN, b"http/1.1"],
         )
         .unwrap();
-        let authenticator = Authenticator::load(&Identity {
+        let identity = Identity {
+            introspection: Vec::new(),
             jwt: vec![JwtIssuer {
                 issuer: "https://idp".to_owned(),
                 audience: vec!["api".to_owned()],
@@ -281,8 +282,8 @@ impl World {
                 algorithms: vec![jsonwebtoken::Algorithm::HS256],
                 leeway: Duration::from_secs(30),
             }],
-        })
-        .unwrap();
+        };
+        let identifier = Identifier::load(&identity, &mut NativeRoots::default()).unwrap();
         let routes: Vec<Route> = routes
             .into_iter()
             .map(|route| Route {
@@ -319,7 +320,7 @@ impl World {
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
-            authenticator,
+            identifier,
             routes: RouteTable::new(&routes).unwrap(),
             targets,
         })

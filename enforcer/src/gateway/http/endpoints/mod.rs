@@ -31,7 +31,7 @@ use self::report::SessionReport;
 use super::{body::ResponseBody, inspect::FAULT_TARGET, service::Known};
 use crate::{
     channel::{EndCause, Kinship, SessionUsage, ToWarden},
-    clock::{boot_now, wall_now},
+    clock::{Now, boot_now},
     gateway::{
         Gateway,
         connection::ConnectionContext,
@@ -111,7 +111,7 @@ async fn session(
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
-    let authenticated = Authenticated::by_token(&gateway.authenticator, headers, wall_now())?;
+    let authenticated = Authenticated::by_token(&gateway.identifier, headers, Now::read()).await?;
     known.principal = Some(authenticated.principal().clone());
     let kinship = match endpoint {
         Endpoint::Renew => Kinship::Successor,
