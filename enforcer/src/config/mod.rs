@@ -162,7 +162,7 @@ pub enum KeySource {
     /// A shared secret: the file's bytes without a final line break, at least 32 of them.
     SecretFile(PathBuf),
     /// What the issuer publishes.
-    Published(PublishedKeys),
+    Published(Box<PublishedKeys>),
 }
 
 impl KeySource {

@@ -7,13 +7,13 @@ const ISSUER: &str = "https://idp.example";
 
 fn published(algorithms: &[Algorithm]) -> JwtIssuer {
     let location = KeyLocation::Jwks("https://idp.example/keys".parse().unwrap());
-    let keys = KeySource::Published(PublishedKeys {
+    let keys = PublishedKeys {
         location,
         refresh_interval: Duration::from_secs(300),
         stale_ttl: Duration::from_secs(3600),
         outbound: Outbound::default(),
-    });
-    rules(keys, algorithms)
+    };
+    rules(KeySource::Published(Box::new(keys)), algorithms)
 }
 
 /// An authenticator, and what brings it keys that are good for ten seconds from `NOW`.

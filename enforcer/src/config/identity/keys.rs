@@ -60,7 +60,7 @@ pub(super) fn source(
         Written::Discovery(value) => (discovery_location(draft, issuer), draft.line(value)),
     };
     let published = published(draft, issuer, location?);
-    Some((KeySource::Published(published), line))
+    Some((KeySource::Published(Box::new(published)), line))
 }
 
 /// Where an issuer says what it is: below its own name (OpenID Connect Discovery, section 4).

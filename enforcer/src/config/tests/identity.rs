@@ -32,7 +32,7 @@ fn expect(text: &str, what: &str, help: &str) {
 fn published(keys: &str) -> PublishedKeys {
     let config = parse(&with_keys(keys)).unwrap();
     match config.identity.jwt[0].keys.clone() {
-        KeySource::Published(published) => published,
+        KeySource::Published(published) => *published,
         file => panic!("{file:?}"),
     }
 }

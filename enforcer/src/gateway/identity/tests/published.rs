@@ -65,12 +65,12 @@ fn identifier_with(location: KeyLocation, outbound: Outbound, stale_ttl: Duratio
         jwt: vec![JwtIssuer {
             issuer: NAME.to_owned(),
             audience: vec!["api".to_owned()],
-            keys: KeySource::Published(PublishedKeys {
+            keys: KeySource::Published(Box::new(PublishedKeys {
                 location,
                 refresh_interval: Duration::from_millis(500),
                 stale_ttl,
                 outbound,
-            }),
+            })),
             algorithms: vec![Algorithm::EdDSA],
             leeway: Duration::ZERO,
         }],
