@@ -14,6 +14,7 @@ mod linker;
 mod packages;
 mod preflight;
 mod process;
+mod provider;
 mod test;
 mod toolchain;
 mod workspace;
