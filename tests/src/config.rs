@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::certificates::SERVER_NAME;
+
 /// The whole file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -14,6 +16,9 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
     pub identity: Identity,
+    /// `[assertion]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Assertion>,
     /// `[policies.NAME]`
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`
@@ -44,6 +49,8 @@ pub struct Listener {
     pub address: SocketAddr,
     pub protocol: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<Proxies>,
@@ -65,6 +72,10 @@ pub struct ServerTls {
     pub private_key: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_crl: Vec<PathBuf>,
 }
 
 /// `[identity]`
@@ -125,6 +136,14 @@ pub enum Keys {
     Discovery(bool),
 }
 
+/// `[assertion]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Assertion {
+    pub issuer: String,
+    pub private_key: PathBuf,
+}
+
 /// `[policies.NAME]`
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the keys of the configuration file")]
@@ -146,11 +165,18 @@ pub struct Policy {
 pub struct Route {
     pub listener: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub upstream: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
     pub policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_tls: Option<UpstreamTls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assertion_audience: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_pool: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,9 +190,23 @@ pub struct Route {
 #[expect(missing_docs, reason = "the keys of the configuration file")]
 pub struct UpstreamTls {
     pub ca: PathBuf,
-    pub certificate: PathBuf,
-    pub private_key: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<PathBuf>,
     pub server_name: String,
+}
+
+impl UpstreamTls {
+    /// Trusts what `ca` has signed for [`SERVER_NAME`], and shows nothing.
+    pub fn trusting(ca: PathBuf) -> Self {
+        Self {
+            ca,
+            certificate: None,
+            private_key: None,
+            server_name: SERVER_NAME.to_owned(),
+        }
+    }
 }
 
 /// Name of the one listener and the one policy.
@@ -207,13 +247,25 @@ impl Route {
     pub fn to(upstream: impl Into<String>) -> Self {
         Self {
             listener: MAIN.to_owned(),
+            protocol: None,
             path: None,
             upstream: upstream.into(),
+            targets: Vec::new(),
             policy: MAIN.to_owned(),
             upstream_tls: None,
+            assertion_audience: None,
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,
+        }
+    }
+
+    /// Tunnels on the one listener, under the one policy, to `targets`.
+    pub fn tunnel(targets: &[&str]) -> Self {
+        Self {
+            protocol: Some("tunnel".to_owned()),
+            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+            ..Self::to("")
         }
     }
 }

@@ -182,6 +182,9 @@ pub struct Record {
     /// The client behind the remote end, where that is a proxy that announced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxied_client: Option<SocketAddr>,
+    /// Where the client asked to be connected to, for the connection of a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The local end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
@@ -243,6 +246,7 @@ impl Record {
             role: None,
             client: None,
             proxied_client: None,
+            target: None,
             local: None,
             cookie: None,
             bytes_received: None,

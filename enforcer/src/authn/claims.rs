@@ -85,6 +85,7 @@ impl Believed {
                     authenticated_at: auth_time.map(|NumericDate(instant)| instant),
                     expires_at,
                     signing_key: origin.signing_key,
+                    certificate: None,
                 }),
                 claims: Arc::new(origin.all_claims),
             },

@@ -19,11 +19,14 @@
 mod cache;
 pub mod certificate;
 mod claims;
+pub mod confirmation;
 mod distinguished_name;
 mod error;
 pub mod introspected;
 mod keys;
 mod name;
+pub mod signing;
+mod spiffe;
 mod token;
 
 use std::{
@@ -33,6 +36,7 @@ use std::{
 
 pub use cache::TokenDigest;
 pub use certificate::CertificateError;
+pub use confirmation::ConfirmationError;
 pub use error::{Excerpt, TokenError};
 pub use keys::{KeyError, KeyFault, KeySet};
 
@@ -177,6 +181,12 @@ impl Authenticator {
         };
         verified.believed.check_time(now.wall)?;
         Ok(verified.believed.identified.clone())
+    }
+
+    /// Whether the issuer's tokens are good for nothing unless they are bound to a certificate.
+    pub fn binds_certificates(&self, issuer: &str) -> bool {
+        let issuer = self.issuers.get(issuer);
+        issuer.is_some_and(|issuer| issuer.rules.certificate_bound)
     }
 
     /// Everything about a token that does not depend on the time.

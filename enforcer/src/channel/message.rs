@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{BootInstant, WallInstant},
-    session::{Credential, EndReason, KeyThumbprint, SessionId},
+    session::{CertificateId, Credential, EndReason, KeyThumbprint, SessionId},
 };
 
 /// Number that the gateway gives a message that wants an answer; the answer carries it back.
@@ -55,6 +55,8 @@ pub enum ToWarden {
         session: SessionId,
         /// What the socket is to it.
         role: BoundRole,
+        /// Where the client asked to be connected to, if it did: for the audit log.
+        target: Option<String>,
     },
     /// A newer credential on a connection that is bound to the session. Answer: `Opened` or
     /// `Refused`.
@@ -89,6 +91,12 @@ pub enum ToWarden {
         keys: Vec<KeyThumbprint>,
         /// When it was asked for them: credentials that were accepted later are not judged.
         as_of: BootInstant,
+    },
+    /// These certificates are revoked: sessions that stand on one of them end. No answer but
+    /// `Ended` for each.
+    RevokedCertificates {
+        /// Some of a list.
+        certificates: Vec<CertificateId>,
     },
     /// A request was refused, for the audit log. No answer.
     RefusedRequest(RefusedRequest),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Config, ConfigError, Problem, Protocol, daemon,
+    Config, ConfigError, Listener, Problem, Protocol, RequestIdentity, assertion, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -90,19 +90,29 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
-    let mut protocols = listeners.values().map(|listener| listener.protocol);
-    let tokens_wanted = listeners.is_empty() || protocols.any(|it| it == Protocol::Http);
+    let takes_tokens = |listener: &Listener| {
+        let by_certificate = matches!(listener.identity, RequestIdentity::Certificate(_));
+        listener.protocol == Protocol::Http && !by_certificate
+    };
+    let tokens_wanted = listeners.is_empty() || listeners.values().any(takes_tokens);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
+    let assertion = raw
+        .assertion
+        .as_ref()
+        .map(|raw| assertion::convert(&mut draft, raw));
     let policies = policies::convert(&mut draft, raw.policies);
-    let routes = routes::convert(&mut draft, raw.routes, &names, &listeners);
+    assertion::check_routes(&mut draft, &raw.routes, assertion.is_some());
+    let (routes, tunnels) = routes::convert(&mut draft, raw.routes, &names, &listeners);
 
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
         daemon,
         listeners,
         identity,
+        assertion,
         policies,
         routes,
+        tunnels,
     };
     Ok((config, files))
 }

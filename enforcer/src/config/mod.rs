@@ -3,6 +3,7 @@
 //! Paths are absolute (relative ones are resolved against the folder of the file), durations are
 //! durations, names that refer to something refer to something that exists.
 
+mod assertion;
 mod daemon;
 mod draft;
 mod duration;
@@ -18,6 +19,7 @@ mod proxy;
 mod raw;
 mod routes;
 mod shape;
+mod tunnels;
 mod upstream;
 
 use std::{
@@ -27,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+pub use assertion::Assertion;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 use http::Uri;
@@ -44,10 +47,14 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
     pub identity: Identity,
+    /// `[assertion]`
+    pub assertion: Option<Assertion>,
     /// `[policies.NAME]`
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
+    /// `[[routes]]` with `protocol = "tunnel"`, in the order of the file.
+    pub tunnels: Vec<TunnelRoute>,
 }
 
 /// Where the daemon lives and how much it may hold.
@@ -82,6 +89,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// How requests on it say whose they are; says nothing of a TCP listener's clients.
+    pub identity: RequestIdentity,
     /// `proxy_protocol = { from = [..] }`: networks of the proxies that stand in front of it. Their
     /// connections start with a PROXY protocol header, which says who the client is; those of
     /// others don't. Empty without proxies.
@@ -100,6 +109,17 @@ pub enum Protocol {
     Tcp(CertificateName),
 }
 
+/// How requests on an HTTP listener say whose they are (`identity` of a listener).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestIdentity {
+    /// `token`: by a bearer token. The default.
+    Token,
+    /// `certificate`: by the client's certificate.
+    Certificate(CertificateName),
+    /// `token_or_certificate`: by a bearer token if there is one, else by the client's certificate.
+    TokenOrCertificate(CertificateName),
+}
+
 /// Which name in a certificate is the subject of its principal (`principal` of a listener). Of
 /// several of a kind it is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +135,8 @@ pub enum CertificateName {
     Email,
     /// `san_uri`: an alternative URI.
     Uri,
+    /// `spiffe`: the one alternative URI, which is a workload's SPIFFE ID.
+    Spiffe,
 }
 
 /// TLS towards clients.
@@ -124,8 +146,20 @@ pub struct ServerTls {
     pub certificate: PathBuf,
     /// PEM key.
     pub private_key: PathBuf,
-    /// PEM roots; with it, clients must show a certificate.
-    pub client_ca: Option<PathBuf>,
+    /// Whose clients' certificates are accepted; without it clients are asked for none.
+    pub client: Option<ClientAuthority>,
+}
+
+/// The authority that signs clients' certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientAuthority {
+    /// `client_ca`: PEM roots.
+    pub roots: PathBuf,
+    /// `client_crl`: PEM lists of revoked certificates. With any, every certificate of a chain
+    /// must be covered by a list that is up to date.
+    pub revocation_lists: Vec<PathBuf>,
+    /// `client_certificate = "required"`, the default, or `"optional"`.
+    pub required: bool,
 }
 
 /// Who may come in.
@@ -146,6 +180,9 @@ pub struct JwtIssuer {
     pub audience: Vec<String>,
     /// Where its keys are.
     pub keys: KeySource,
+    /// `certificate_bound`: only tokens that are bound to the client's certificate are accepted
+    /// (RFC 8705). Bound ones are held to theirs in any case.
+    pub certificate_bound: bool,
     /// The algorithms it may sign with.
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// Tolerance for `nbf` and `iat`; default 30 s. `exp` is a deadline and has none.
@@ -295,6 +332,8 @@ pub struct Route {
     pub policies: Vec<String>,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
+    /// `aud` of the assertion that requests carry to the upstream; without it they carry none.
+    pub assertion_audience: Option<String>,
     /// Upstream connections are shared by sessions, or each belongs to one.
     pub upstream_pool: UpstreamPool,
     /// `proxy_protocol`: upstream connections start with a PROXY protocol header, which says who
@@ -304,6 +343,50 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// Longest wait for the upstream's response head; default 60 s.
     pub response_timeout: Duration,
+}
+
+/// From a listener to the targets that CONNECT may reach, under a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunnelRoute {
+    /// Name of the listener.
+    pub listener: String,
+    /// Where tunnels may lead.
+    pub targets: Vec<TargetPattern>,
+    /// Names of the policies.
+    pub policies: Vec<String>,
+    /// Connections to targets start with a PROXY protocol header, which says who the client is.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// Longest wait for the name and for a connection to the target; default 5 s.
+    pub connect_timeout: Duration,
+}
+
+/// Targets of tunnels: `db.internal:5432`, `*.internal:22`, `10.0.0.0/8:5900-5999`, `[::1]:*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetPattern {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Which of their ports.
+    pub ports: PortRange,
+}
+
+/// Hosts of tunnels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Exactly this name, in lower case, without a final dot.
+    Name(String),
+    /// All names that end with this: a dot and a name in lower case.
+    Suffix(String),
+    /// Addresses, whether the client names them or a name that resolves to them.
+    Network(IpNet),
+}
+
+/// Ports from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
 }
 
 /// An upstream: `http://host:port` or `https://host:port`, or with HTTP/2 `h2c://` (in the clear,

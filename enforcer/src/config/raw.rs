@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
     pub(super) listeners: Named<RawListener>,
     #[serde(default)]
     pub(super) identity: RawIdentity,
+    pub(super) assertion: Option<RawAssertion>,
     #[serde(default)]
     pub(super) policies: Named<RawPolicy>,
     #[serde(default)]
@@ -46,6 +47,7 @@ pub(super) struct RawDaemon {
 pub(super) struct RawListener {
     pub(super) address: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
+    pub(super) identity: Option<Spanned<String>>,
     pub(super) principal: Option<Spanned<String>>,
     pub(super) proxy_protocol: Option<RawProxies>,
     pub(super) tls: RawServerTls,
@@ -63,6 +65,9 @@ pub(super) struct RawServerTls {
     pub(super) certificate: Spanned<PathBuf>,
     pub(super) private_key: Spanned<PathBuf>,
     pub(super) client_ca: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) client_crl: Vec<Spanned<PathBuf>>,
+    pub(super) client_certificate: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -88,6 +93,7 @@ pub(super) struct RawJwtIssuer {
     pub(super) stale_ttl: Option<Spanned<RawDuration>>,
     pub(super) outbound: Option<Spanned<RawOutbound>>,
     pub(super) algorithms: Spanned<Vec<Spanned<String>>>,
+    pub(super) certificate_bound: Option<bool>,
     pub(super) leeway: Option<Spanned<RawDuration>>,
 }
 
@@ -124,6 +130,16 @@ pub(super) struct RawOutbound {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct RawAssertion {
+    pub(super) issuer: Spanned<String>,
+    pub(super) private_key: Spanned<PathBuf>,
+    #[serde(default)]
+    pub(super) former_keys: Vec<Spanned<PathBuf>>,
+    pub(super) ttl: Option<Spanned<RawDuration>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RawPolicy {
     pub(super) max_session: Spanned<RawDuration>,
     pub(super) idle_timeout: Option<Spanned<RawDuration>>,
@@ -137,12 +153,15 @@ pub(super) struct RawPolicy {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
     pub(super) listener: Spanned<String>,
+    pub(super) protocol: Option<Spanned<String>>,
     pub(super) host: Option<Spanned<String>>,
     pub(super) path: Option<Spanned<String>>,
-    pub(super) upstream: Spanned<String>,
+    pub(super) upstream: Option<Spanned<String>>,
+    pub(super) targets: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) upstream_tls: Option<Spanned<RawUpstreamTls>>,
     pub(super) policy: Spanned<String>,
     pub(super) forward_token: Option<Spanned<bool>>,
+    pub(super) assertion_audience: Option<Spanned<String>>,
     pub(super) upstream_pool: Option<Spanned<String>>,
     pub(super) proxy_protocol: Option<Spanned<String>>,
     pub(super) connect_timeout: Option<Spanned<RawDuration>>,

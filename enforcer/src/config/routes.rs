@@ -9,16 +9,16 @@ use rustls::pki_types::ServerName;
 use toml::Spanned;
 
 use super::{
-    Listener, Protocol, Route, Upstream, UpstreamPool, UpstreamTls,
+    Listener, Protocol, Route, TunnelRoute, Upstream, UpstreamPool, UpstreamTls,
     draft::Draft,
     duration::Zero,
     files::Content,
     proxy,
     raw::{RawRoute, RawUpstreamTls},
-    upstream,
+    tunnels, upstream,
 };
 
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The names that routes may refer to, each with the line of its section.
@@ -33,7 +33,7 @@ pub(super) fn convert(
     raw: Vec<Spanned<RawRoute>>,
     names: &Names<'_>,
     listeners: &BTreeMap<String, Listener>,
-) -> Vec<Route> {
+) -> (Vec<Route>, Vec<TunnelRoute>) {
     if raw.is_empty() {
         draft.report_file(
             "there is no route",
@@ -45,11 +45,23 @@ pub(super) fn convert(
     let known = names.listeners.keys().copied().collect();
     let mut lines = BTreeMap::new();
     let mut routes = Vec::new();
+    let mut targets = tunnels::Seen::new();
+    let mut tunnels = Vec::new();
     for raw in raw {
         let listener = listeners.get(raw.get_ref().listener.get_ref());
         let protocol = listener.map(|listener| listener.protocol);
-        let Some(route) = convert_route(draft, raw.get_ref(), protocol, &known, &names.policies)
-        else {
+        if is_tunnel(draft, raw.get_ref()) {
+            let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
+            tunnels.extend(tunnels::convert(
+                draft,
+                &raw,
+                names,
+                carries_http,
+                &mut targets,
+            ));
+            continue;
+        }
+        let Some(route) = convert_route(draft, &raw, protocol, &known, &names.policies) else {
             continue;
         };
         let what = (
@@ -73,7 +85,25 @@ pub(super) fn convert(
         }
         routes.push(route);
     }
-    routes
+    (routes, tunnels)
+}
+
+fn is_tunnel(draft: &mut Draft<'_>, raw: &RawRoute) -> bool {
+    let words = [("http", false), ("tunnel", true)];
+    let tunnel = draft.word("protocol", raw.protocol.as_ref(), words);
+    let Some(targets) = raw.targets.as_ref().filter(|_| !tunnel) else {
+        return tunnel;
+    };
+    let word = raw.protocol.as_ref().map(|word| word.get_ref().as_str());
+    if matches!(word, None | Some("http")) {
+        draft.report(
+            targets,
+            "`targets` has an effect on tunnels only",
+            "add `protocol = \"tunnel\"`, or remove it",
+        );
+    }
+    // What was meant is plain without an upstream.
+    raw.upstream.is_none()
 }
 
 fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], names: &Names<'_>) {
@@ -94,11 +124,12 @@ fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], nam
 
 fn convert_route(
     draft: &mut Draft<'_>,
-    raw: &RawRoute,
+    route: &Spanned<RawRoute>,
     protocol: Option<Protocol>,
     listeners: &BTreeSet<&str>,
     policies: &BTreeSet<&str>,
 ) -> Option<Route> {
+    let raw = route.get_ref();
     let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
     if carries_http == Some(false) {
         report_http_settings(draft, raw);
@@ -110,12 +141,14 @@ fn convert_route(
         Some(value) => path(draft, value),
         None => Some("/".to_owned()),
     };
-    let upstream = convert_upstream(
-        draft,
-        &raw.upstream,
-        raw.upstream_tls.as_ref(),
-        carries_http,
-    );
+    let upstream = match &raw.upstream {
+        Some(url) => convert_upstream(draft, url, raw.upstream_tls.as_ref(), carries_http),
+        None => {
+            let help = "add `upstream = \"http://127.0.0.1:9000\"`";
+            draft.report(route, "key `upstream` is missing", help);
+            None
+        }
+    };
     let pools = [
         ("shared", UpstreamPool::Shared),
         ("session", UpstreamPool::Session),
@@ -149,6 +182,10 @@ fn convert_route(
         upstream: upstream?,
         policies: vec![policy?],
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
+        assertion_audience: raw
+            .assertion_audience
+            .as_ref()
+            .map(|audience| audience.get_ref().clone()),
         upstream_pool: sharing,
         proxy_protocol,
         connect_timeout,
@@ -167,9 +204,11 @@ fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute) {
             );
         }
     }
+    refuse(draft, "protocol", raw.protocol.as_ref());
     refuse(draft, "host", raw.host.as_ref());
     refuse(draft, "path", raw.path.as_ref());
     refuse(draft, "forward_token", raw.forward_token.as_ref());
+    refuse(draft, "assertion_audience", raw.assertion_audience.as_ref());
     refuse(draft, "upstream_pool", raw.upstream_pool.as_ref());
     refuse(draft, "response_timeout", raw.response_timeout.as_ref());
 }

@@ -95,7 +95,6 @@ fn example(key: &str) -> Option<&'static str> {
         "max_session" => r#"max_session = "15m""#,
         "listener" => r#"listener = "NAME" with the name of a listener"#,
         "policy" => r#"policy = "NAME" with the name of a policy"#,
-        "upstream" => r#"upstream = "http://127.0.0.1:9000""#,
         _ => return None,
     })
 }

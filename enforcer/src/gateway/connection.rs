@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWriteExt,
     sync::{Notify, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
@@ -32,10 +32,14 @@ use tracing::{debug, warn};
 use crate::{
     channel::ToWarden,
     clock::boot_now,
+    config::RequestIdentity,
     gateway::{
         Gateway, Service, Work,
         accept::Front,
+        client_certificate::ClientCertificate,
         http::{
+            grpc::Calls,
+            guarded::Guarded,
             head::MAX_HEADERS,
             http2::{self, Patience},
             inspect::{Inspected, Inspection},
@@ -57,9 +61,12 @@ pub(crate) struct ConnectionContext {
     pub(crate) gateway: Arc<Gateway>,
     /// Name of the listener.
     pub(crate) listener: Arc<str>,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     pub(crate) client: Client,
     pub(crate) inspection: Arc<Inspection>,
     pub(crate) patience: Patience,
+    pub(crate) calls: Calls,
     leaving: Notify,
     closed: watch::Sender<bool>,
     /// The gateway does not exit while there is work.
@@ -108,8 +115,8 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         shaken = shake_hands(&front, &mut accepted) => shaken,
         () = sleep(limit) => return,
     };
-    let stream = match shaken {
-        Ok(Some(stream)) => stream,
+    let (stream, certificate) = match shaken {
+        Ok(Some(shaken)) => shaken,
         Ok(None) => return,
         Err(rejection) => {
             return refuse(&gateway, &front.name, &accepted, &rejection).await;
@@ -118,9 +125,11 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
     let context = Arc::new(ConnectionContext {
         gateway,
         listener: front.name,
-        client: Client::new(accepted),
+        identity: front.identity,
+        client: Client::new(accepted, certificate),
         inspection: Arc::default(),
         patience: Patience::default(),
+        calls: Calls::default(),
         leaving: Notify::new(),
         closed: watch::Sender::new(false),
         _work: work,
@@ -137,7 +146,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
 async fn shake_hands(
     front: &Front,
     accepted: &mut Accepted,
-) -> Result<Option<TlsStream<Socket>>, Rejection> {
+) -> Result<Option<(TlsStream<Socket>, Option<ClientCertificate>)>, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {
@@ -146,7 +155,11 @@ async fn shake_hands(
             Some(Announcement::Own) => {}
         }
     }
-    tls::accept(&front.acceptor, accepted.socket()).await
+    let Some(stream) = tls::accept(&front.acceptor, accepted.socket()).await? else {
+        return Ok(None);
+    };
+    let certificate = ClientCertificate::shown(stream.get_ref().1)?;
+    Ok(Some((stream, certificate)))
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.
@@ -171,7 +184,8 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
         service_fn(move |request| service::answer(Arc::clone(&context), request))
     };
     if stream.get_ref().1.alpn_protocol() == Some(http2::ALPN) {
-        let served = http2::server().serve_connection(TokioIo::new(stream), service);
+        let io = TokioIo::new(Guarded::new(stream, Arc::clone(&context.inspection)));
+        let served = http2::server().serve_connection(io, service);
         drive(context, served, Connection::graceful_shutdown).await;
     } else {
         let io = TokioIo::new(Inspected::new(stream, Arc::clone(&context.inspection)));
@@ -220,9 +234,12 @@ where
         Ok(()) if context.inspection.is_raw() => {}
         Ok(()) => socket.linger().await,
         Err(error) => {
-            if let Some(rejection) = http2::violation(&error) {
+            let flooded = context.inspection.is_flooded().then_some(Rejection::Flood);
+            if let Some(rejection) = flooded.or_else(|| http2::violation(&error)) {
                 context.report(&rejection, None);
-                socket.linger().await;
+                if socket.clone().shutdown().await.is_ok() {
+                    socket.linger().await;
+                }
             }
             debug!(client = %context.client.peer(), %error, "a connection broke off");
         }
@@ -237,7 +254,10 @@ async fn finish(
 ) {
     let farewell = async {
         match session {
-            Some(session) => session.farewell().await,
+            Some(session) => {
+                session.farewell().await;
+                end_calls(context, session).await;
+            }
             None => std::future::pending().await,
         }
     };
@@ -246,6 +266,15 @@ async fn finish(
         () = context.leaving.notified() => {}
         Ok(_) = orders.wait_for(|orders| orders.drain) => {}
     }
+}
+
+/// Waits until the connection has been given the ends of its gRPC calls; for half of what is left, as
+/// a client may not take them.
+async fn end_calls(context: &ConnectionContext, session: &SessionHandle) {
+    let left = session.state().left(boot_now());
+    let _ = timeout(left / 2, context.calls.ended()).await;
+    // The connection is driven once more before it hears of more.
+    tokio::task::yield_now().await;
 }
 
 async fn ended(session: Option<&SessionHandle>) -> Ended {

@@ -189,12 +189,14 @@ impl Link {
         &self,
         cookie: u64,
         session: SessionId,
+        target: Option<String>,
     ) -> Result<(), Refusal> {
         let answer = self.ask(|request| ToWarden::Bind {
             request,
             cookie,
             session,
             role: BoundRole::Upstream,
+            target,
         });
         match answer.await {
             Answer::Bound => Ok(()),
@@ -207,6 +209,15 @@ impl Link {
     pub(crate) fn tell(&self, message: ToWarden) {
         if !self.orders.borrow().linked || self.outbound.try_send(message).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Says something that must not be lost for want of room, as soon as there is a link. Only a
+    /// broken one swallows it.
+    pub(crate) async fn deliver(&self, message: ToWarden) {
+        let mut orders = self.orders();
+        if orders.wait_for(|orders| orders.linked).await.is_ok() {
+            let _ = self.outbound.send(message).await;
         }
     }
 

@@ -21,7 +21,9 @@
 //! by itself that a session lives on.
 
 mod accept;
+mod assertion;
 mod binding;
+mod client_certificate;
 mod connection;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
@@ -32,6 +34,7 @@ mod link;
 mod outbound;
 mod proxy;
 mod rejection;
+mod revoked;
 mod seal;
 mod seccomp;
 mod sessions;
@@ -43,9 +46,11 @@ mod tcp;
 mod tests;
 mod tls;
 mod touch;
+mod tunnel;
 mod upstream;
 mod websocket;
 
+pub(crate) use self::tls::{PemError, read_certificates, read_private_key, read_roots};
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -59,11 +64,13 @@ use tracing::info;
 
 use self::{
     accept::{Front, Served},
+    assertion::Assertions,
     http::route::RouteTable,
     identity::Identifier,
     link::Link,
     start::Started,
     tcp::TcpService,
+    tunnel::Tunnels,
     upstream::Upstream,
 };
 use crate::{channel::Transport, clock::boot_now};
@@ -77,9 +84,11 @@ const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 struct Gateway {
     link: Arc<Link>,
     identifier: Identifier,
+    assertions: Option<Assertions>,
     routes: RouteTable,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
+    tunnels: Tunnels,
     /// How long a connection may be without a session.
     unbound_limit: Duration,
 }
@@ -88,6 +97,8 @@ struct Gateway {
 struct Target {
     policies: Vec<String>,
     forward_token: bool,
+    /// `aud` of the assertion that requests carry.
+    assertion_audience: Option<Arc<str>>,
     upstream: Upstream,
 }
 
@@ -150,6 +161,7 @@ impl Server {
                     name: listener.name.into(),
                     acceptor: listener.acceptor,
                     service: listener.service,
+                    identity: listener.identity,
                     proxies: listener.proxies.into(),
                 },
             });
@@ -158,8 +170,10 @@ impl Server {
         let gateway = Arc::new(Gateway {
             link: Arc::clone(&link),
             identifier: started.identifier,
+            assertions: started.assertions,
             routes: started.routes,
             targets: started.targets,
+            tunnels: started.tunnels,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
         gateway.identifier.start(&link);
@@ -169,6 +183,7 @@ impl Server {
             tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
         }
         tokio::spawn(sweep_pools(gateway));
+        tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
         tokio::spawn(driver.run(channel));
         Ok(Self { link, finished })
     }

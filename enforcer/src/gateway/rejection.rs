@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    authn::{CertificateError, TokenError},
+    authn::{CertificateError, ConfirmationError, TokenError},
     channel::{Refusal, RefusedRequest},
     gateway::{
         http::{head::HeadFault, path::PathError, route::AmbiguousPath},
         proxy::HeaderFault,
+        tunnel::{InvalidTarget, Target, TargetNotAllowed},
     },
     session::Principal,
 };
@@ -25,6 +26,8 @@ pub(crate) enum Rejection {
     PlainHttp,
     #[error("HTTP/2: {0}")]
     Http2(String),
+    #[error("too many control frames of HTTP/2")]
+    Flood,
     #[error("too many requests were given up")]
     GivenUp,
     #[error("the PROXY protocol header: {0}")]
@@ -43,6 +46,16 @@ pub(crate) enum Rejection {
     EndpointMethod(http::Method, &'static str),
     #[error("a request of another site")]
     CrossSite,
+    #[error(transparent)]
+    InvalidTarget(#[from] InvalidTarget),
+    #[error(transparent)]
+    TargetNotAllowed(#[from] TargetNotAllowed),
+    #[error("the name of the target {0} cannot be resolved: {1}")]
+    TargetUnresolved(Target, std::io::Error),
+    #[error("the target {0} cannot be reached: {1}")]
+    TargetUnreachable(Target, std::io::Error),
+    #[error("no connection to the target {0} in time")]
+    TargetTimeout(Target),
     #[error("several Authorization fields")]
     SeveralTokens,
     #[error("a bearer token is needed")]
@@ -55,6 +68,8 @@ pub(crate) enum Rejection {
     IntrospectionUnavailable(String),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("{0}")]
+    Confirmation(ConfirmationError, Principal),
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error("no route leads there")]
@@ -120,6 +135,7 @@ impl Rejection {
             Self::ProxyHeader(_) => verdict(S::BAD_REQUEST, "invalid_proxy_header", Client),
             Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
             Self::Http2(_) => verdict(S::BAD_REQUEST, "http2_violation", Client),
+            Self::Flood => verdict(S::TOO_MANY_REQUESTS, "http2_flood", Client),
             Self::GivenUp => verdict(S::TOO_MANY_REQUESTS, "too_many_given_up", Client),
             Self::Head(HeadFault::TooLarge | HeadFault::TooManyHeaders) => verdict(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -137,6 +153,12 @@ impl Rejection {
             Self::EndpointMethod(..) => {
                 verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client)
             }
+            Self::InvalidTarget(_) => verdict(S::BAD_REQUEST, "invalid_target", Client),
+            Self::TargetNotAllowed(_) => verdict(S::FORBIDDEN, "target_not_allowed", Client),
+            // The client chose the target: these go to the audit log.
+            Self::TargetUnresolved(..) => verdict(S::BAD_GATEWAY, "target_unresolved", Client),
+            Self::TargetUnreachable(..) => verdict(S::BAD_GATEWAY, "target_unreachable", Client),
+            Self::TargetTimeout(_) => verdict(S::GATEWAY_TIMEOUT, "target_timeout", Client),
             Self::CrossSite => verdict(S::FORBIDDEN, "cross_site", Client),
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
@@ -145,6 +167,7 @@ impl Rejection {
             Self::IntrospectionUnavailable(_) => {
                 verdict(S::SERVICE_UNAVAILABLE, "introspection_unavailable", Issuer)
             }
+            Self::Confirmation(error, _) => verdict(S::UNAUTHORIZED, error.code(), Client),
             Self::Certificate(error) => verdict(S::FORBIDDEN, error.code(), Client),
             Self::Refused(Refusal::SessionEnded(_)) => {
                 verdict(S::UNAUTHORIZED, "session_ended", Client)
@@ -186,9 +209,7 @@ impl Rejection {
         };
         // What follows a request that two servers could read differently is not believed.
         let doubtful = open.status == S::BAD_REQUEST;
-        let close = self.is_final()
-            || matches!(self, Self::Head(_))
-            || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
+        let close = self.is_final() || matches!(self, Self::Head(_));
         Verdict {
             close: doubtful || close,
             ..open
@@ -255,7 +276,11 @@ impl Rejection {
             client,
             listener: listener.to_owned(),
             cookie,
-            principal,
+            principal: principal.or_else(|| match self {
+                // Whose token it is that somebody else has.
+                Self::Confirmation(_, principal) => Some(principal.clone()),
+                _ => None,
+            }),
         }
     }
 

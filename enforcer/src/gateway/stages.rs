@@ -15,22 +15,24 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    authn::{Identified, certificate},
+    authn::{Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
     clock::{Now, WallInstant, boot_now},
-    config::CertificateName,
+    config::{CertificateName, RequestIdentity},
     gateway::{
         binding::Binding,
+        client_certificate::ClientCertificate,
+        connection::ConnectionContext,
         identity::{Asked, Identifier, Recognized},
         link::Link,
         rejection::Rejection,
         sessions::SessionHandle,
         socket::Socket,
     },
+    policy::Claims,
     session::{Credential, Principal, SessionId},
 };
 
@@ -91,6 +93,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 pub(crate) struct Client {
     accepted: Accepted,
+    certificate: Option<ClientCertificate>,
     binding: Mutex<Option<Binding>>,
     bound: watch::Sender<Option<SessionHandle>>,
     /// Held by the request that asks for the connection's session.
@@ -98,9 +101,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(accepted: Accepted) -> Self {
+    pub(crate) fn new(accepted: Accepted, certificate: Option<ClientCertificate>) -> Self {
         Self {
             accepted,
+            certificate,
             binding: Mutex::new(None),
             bound: watch::Sender::new(None),
             opening: tokio::sync::Mutex::default(),
@@ -180,37 +184,63 @@ pub(crate) struct Authenticated {
 }
 
 impl Authenticated {
-    /// By the bearer token of the request (RFC 6750, section 2.1).
-    pub(crate) async fn by_token(
-        identifier: &Identifier,
-        headers: &HeaderMap,
+    /// By what the listener takes for identity: the bearer token that the request carries, or the
+    /// client's certificate.
+    pub(crate) async fn by_request(
+        connection: &ConnectionContext,
+        token: Option<&str>,
         now: Now,
     ) -> Result<Self, Rejection> {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-        let field = fields.next().ok_or(Rejection::MissingToken)?;
-        if fields.next().is_some() {
-            return Err(Rejection::SeveralTokens);
+        let client = &connection.client;
+        let identifier = &connection.gateway.identifier;
+        match (connection.identity, token) {
+            (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now.wall),
+            (RequestIdentity::TokenOrCertificate(name), None) if client.certificate.is_some() => {
+                Self::by_certificate(client, name, now.wall)
+            }
+            (_, Some(token)) => {
+                let Recognized { identified, asked } = identifier.identify(token, now).await?;
+                Self { identified, asked }.held_to(identifier, client, now.wall)
+            }
+            (_, None) => Err(Rejection::MissingToken),
         }
-        let field = field.to_str().map_err(|_| Rejection::MissingToken)?;
-        let token = match field.trim().split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(Rejection::MissingToken),
-        };
-        let Recognized { identified, asked } = identifier.identify(token, now).await?;
-        Ok(Self { identified, asked })
     }
 
     /// By the client's certificate, which the handshake has verified.
     pub(crate) fn by_certificate(
-        certificate: &[u8],
-        subject: CertificateName,
+        client: &Client,
+        name: CertificateName,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
-        let credential = certificate::credential(certificate, subject, now)?;
+        let certificate = client.certificate.as_ref();
+        let certificate =
+            certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
+        let identified = certificate.identify(name, now)?;
         Ok(Self {
-            identified: Identified::without_claims(credential),
+            identified,
             asked: None,
         })
+    }
+
+    /// A token is good only with the certificate that it is bound to, and no longer than that.
+    fn held_to(
+        self,
+        identifier: &Identifier,
+        client: &Client,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        let certificate = client.certificate.as_ref();
+        confirm(
+            &self.identified.claims,
+            certificate.map(ClientCertificate::thumbprint),
+            identifier.binds_certificates(&self.principal().issuer),
+        )
+        .map_err(|error| Rejection::Confirmation(error, self.principal().clone()))?;
+        let identified = match certificate {
+            Some(certificate) => certificate.beside(self.identified, now)?,
+            None => self.identified,
+        };
+        Ok(Self { identified, ..self })
     }
 
     pub(crate) fn principal(&self) -> &Principal {
@@ -230,7 +260,7 @@ impl Authenticated {
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     session: SessionHandle,
-    credential: Arc<Credential>,
+    identified: Identified,
     client: SocketAddr,
     local: SocketAddr,
 }
@@ -243,15 +273,16 @@ impl Bound {
         authenticated: Authenticated,
         policies: &[String],
     ) -> Result<Self, Rejection> {
-        let credential = Arc::clone(&authenticated.identified.credential);
+        let identified = authenticated.identified.clone();
+        let credential = &identified.credential;
         let session = match client.unbound().await {
-            Ok(_opening) => open(link, client, &credential, policies).await?,
-            Err(binding) => join(link, client, *binding, &credential, policies).await?,
+            Ok(_opening) => open(link, client, credential, policies).await?,
+            Err(binding) => join(link, client, *binding, credential, policies).await?,
         };
         authenticated.follow(link, &session);
         Ok(Self {
             session,
-            credential,
+            identified,
             client: client.peer(),
             local: client.local(),
         })
@@ -264,21 +295,22 @@ impl Bound {
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
-        let credential = Arc::clone(&authenticated.identified.credential);
+        let identified = authenticated.identified.clone();
+        let credential = &identified.credential;
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
             Err(binding) => {
                 let state = binding.session().state();
-                binding.admit(&state, &credential, boot_now())?;
+                binding.admit(&state, credential, boot_now())?;
                 None
             }
         };
-        let (session, usage) = link.find(client, &credential, kinship).await?;
-        client.bind(&session, &credential);
+        let (session, usage) = link.find(client, credential, kinship).await?;
+        client.bind(&session, credential);
         authenticated.follow(link, &session);
         let bound = Self {
             session,
-            credential,
+            identified,
             client: client.peer(),
             local: client.local(),
         };
@@ -304,7 +336,12 @@ impl Bound {
     }
 
     pub(crate) fn principal(&self) -> &Principal {
-        &self.credential.principal
+        &self.identified.credential.principal
+    }
+
+    /// What the issuer says of the principal, in the credential of this request.
+    pub(crate) fn claims(&self) -> &Arc<Claims> {
+        &self.identified.claims
     }
 }
 

@@ -10,22 +10,26 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    authn::signing::SigningKeyFault,
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener, Protocol},
+    config::{Config, ConfigError, Listener, Protocol, RequestIdentity},
     gateway::{
         Service, Target,
+        assertion::Assertions,
         http::{http2, path::PathError, route::RouteTable},
         identity::{Identifier, IdentityError},
+        revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
+        tunnel::Tunnels,
         upstream::{
             Upstream,
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
+    session::CertificateId,
 };
 
 /// Why the gateway cannot start.
@@ -49,6 +53,10 @@ pub(crate) enum StartError {
     NoRoute(String),
     #[error("identity")]
     Identity(#[from] IdentityError),
+    #[error("client certificates")]
+    Revocation(#[from] RevocationListError),
+    #[error("assertion")]
+    Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
     #[error("the upstream of the route from `{0}`")]
@@ -64,16 +72,22 @@ pub(crate) struct Started {
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
     pub(crate) identifier: Identifier,
+    pub(crate) assertions: Option<Assertions>,
+    /// What clients' authorities have revoked.
+    pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
     pub(crate) targets: Vec<Target>,
+    pub(crate) tunnels: Tunnels,
 }
 
 /// A listening socket and the keys of its TLS.
 pub(crate) struct StartedListener {
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
-    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) acceptor: tls::Acceptor,
     pub(crate) service: Service,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Vec<IpNet>,
 }
@@ -117,6 +131,7 @@ pub(crate) fn load(
         targets.push(Target {
             policies: route.policies.clone(),
             forward_token: route.forward_token,
+            assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
         });
@@ -126,8 +141,15 @@ pub(crate) fn load(
         handover,
         listeners,
         identifier: Identifier::load(&config.identity, &mut roots)?,
+        assertions: config
+            .assertion
+            .as_ref()
+            .map(Assertions::load)
+            .transpose()?,
+        revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
         targets,
+        tunnels: Tunnels::new(&config),
         user: config.daemon.user,
         pre_authentication_timeout: config.daemon.pre_authentication_timeout,
     })
@@ -141,6 +163,7 @@ fn load_listener(
     let Some(Listener {
         tls,
         protocol,
+        identity,
         proxies,
         ..
     }) = config.listeners.get(&name)
@@ -162,6 +185,7 @@ fn load_listener(
         socket,
         acceptor,
         service,
+        identity: *identity,
         proxies: proxies.clone(),
     })
 }

@@ -10,4 +10,5 @@ pub(crate) mod issuer;
 mod life;
 mod proxy;
 mod tcp;
+mod tunnel;
 mod websocket;

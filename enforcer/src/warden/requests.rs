@@ -20,6 +20,23 @@ use crate::{
     session::{Credential, EndReason, Phase, Refused, Session, SessionId},
 };
 
+/// What the gateway knows of a connection beside its socket, for the audit log.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    announced_client: Option<SocketAddr>,
+    target: Option<String>,
+}
+
+impl Told {
+    /// A proxy has announced its client.
+    pub(super) fn by(announced_client: Option<SocketAddr>) -> Self {
+        Self {
+            announced_client,
+            target: None,
+        }
+    }
+}
+
 impl Core {
     /// A gateway sent a message.
     pub fn on_message(&mut self, from: GatewayId, message: ToWarden, now: Now) {
@@ -59,11 +76,15 @@ impl Core {
                 cookie,
                 session,
                 role,
-            } => (
-                request,
-                self.bind(cookie, session, role, None, now)
-                    .map(|()| Answer::Bound),
-            ),
+                target,
+            } => {
+                let told = Told {
+                    target,
+                    ..Told::default()
+                };
+                let bound = self.bind(cookie, session, role, told, now);
+                (request, bound.map(|()| Answer::Bound))
+            }
             ToWarden::Touch { session, at } => return self.touch(session, at, now),
             ToWarden::End { session, cause } => return self.end(session, cause.into(), now),
             ToWarden::IssuerKeys {
@@ -71,6 +92,9 @@ impl Core {
                 keys,
                 as_of,
             } => return self.on_issuer_keys(&issuer, &keys, as_of, now),
+            ToWarden::RevokedCertificates { certificates } => {
+                return self.on_revoked_certificates(&certificates, now);
+            }
             ToWarden::RefusedRequest(refused) => return self.record_refused(refused, now),
             // Answers that the supervisor waits for, not the core.
             ToWarden::Ready | ToWarden::Listeners { .. } => return,
@@ -119,7 +143,13 @@ impl Core {
                 id
             }
         };
-        self.bind(cookie, id, BoundRole::Client, announced_client, now)?;
+        self.bind(
+            cookie,
+            id,
+            BoundRole::Client,
+            Told::by(announced_client),
+            now,
+        )?;
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok(self.view(live))
     }
@@ -221,7 +251,7 @@ impl Core {
         cookie: u64,
         id: SessionId,
         role: BoundRole,
-        announced_client: Option<SocketAddr>,
+        told: Told,
         now: Now,
     ) -> Result<(), Refusal> {
         if self.book.get(id).is_none() {
@@ -265,7 +295,8 @@ impl Core {
         }
         let mut record = self.session_record(Event::ConnectionOpened, id, now);
         describe(&mut record, cookie, &connection);
-        record.proxied_client = announced_client;
+        record.proxied_client = told.announced_client;
+        record.target = told.target;
         self.audit.write(record);
         Ok(())
     }

@@ -26,7 +26,10 @@ use crate::{
         reset::Resetter,
     },
     policy::{ActivityKind, Limits, Mode, Policy},
-    session::{Credential, EndReason, KeyThumbprint, KeyUse, Principal, SessionId, SessionKey},
+    session::{
+        CertificateId, Credential, EndReason, KeyThumbprint, KeyUse, Principal, SessionId,
+        SessionKey, ShownCertificate,
+    },
 };
 
 const GATEWAY: GatewayId = GatewayId(1);
@@ -171,6 +174,7 @@ fn credential(subject: &str, expires_in: u64) -> Credential {
             .wall
             .saturating_add(Duration::from_secs(expires_in)),
         signing_key: None,
+        certificate: None,
     }
 }
 
@@ -205,6 +209,7 @@ fn a_bound_socket_is_never_bound_again() {
         cookie: 7,
         session,
         role,
+        target: None,
     };
     for (session, role) in [
         (mallory.id, BoundRole::Client),
@@ -481,6 +486,7 @@ fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str
         boot_id: boot_id.to_owned(),
         token_expires_at: until,
         signing_key: None,
+        certificate: None,
         policies: vec!["normal".to_owned()],
         idle_timeout: Some(Duration::from_secs(60)),
         last_activity: started_at,
@@ -595,4 +601,27 @@ fn a_key_that_its_issuer_withdrew_ends_what_it_signed() {
     let again = bench.open(10, &signed("alice", Some(old)));
     let reason = EndReason::KeyWithdrawn;
     assert_eq!(again, Err(Refusal::SessionEnded(reason)));
+}
+
+#[test]
+fn a_revoked_certificate_ends_the_sessions_that_stand_on_it() {
+    let mut bench = Bench::new();
+    let ids = [1_u8, 2].map(|serial| CertificateId::new(b"authority", &[serial]));
+    let mut open = |cookie, subject: &str, id: Option<CertificateId>| {
+        bench.connect(cookie, abi::Role::Client);
+        let mut credential = credential(subject, 30);
+        credential.certificate = id.map(|id| ShownCertificate {
+            id,
+            expires_at: credential.expires_at,
+        });
+        bench.open(cookie, &credential).unwrap().id
+    };
+    let fallen = open(7, "alice", Some(ids[0]));
+    let standing = [open(8, "bob", Some(ids[1])), open(9, "carol", None)];
+    let message = ToWarden::RevokedCertificates {
+        certificates: vec![ids[0]],
+    };
+    bench.core.on_message(GATEWAY, message, Now::read());
+    assert!(bench.core.book.get(fallen).is_none());
+    assert!(standing.iter().all(|id| bench.core.book.get(*id).is_some()));
 }

@@ -68,6 +68,7 @@ fn convert_issuer(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<
         audience: audience?,
         keys,
         algorithms: algorithms?,
+        certificate_bound: raw.certificate_bound.unwrap_or(false),
         leeway,
     };
     if let Some(path) = path {

@@ -1,8 +1,10 @@
+mod certificates;
 mod faults;
 mod files;
 mod identity;
 mod proxy;
 mod tcp;
+mod tunnels;
 
 use super::*;
 use crate::policy::{ActivityKind, Limits, Mode};

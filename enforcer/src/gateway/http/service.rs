@@ -2,12 +2,12 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 
 use super::{
-    body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost, http2,
-    path::MatchPath,
+    bearer, body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost,
+    http2, path::MatchPath,
 };
 use crate::{
     clock::{Now, boot_now},
@@ -15,15 +15,16 @@ use crate::{
         connection::ConnectionContext,
         rejection::Rejection,
         stages::{Authenticated, Bound},
+        tunnel,
     },
     session::Principal,
 };
 
 /// What is known about a request by the time that it is answered.
 #[derive(Default)]
-pub(super) struct Known {
-    pub(super) principal: Option<Principal>,
-    pub(super) bound: Option<Bound>,
+pub(crate) struct Known {
+    pub(crate) principal: Option<Principal>,
+    pub(crate) bound: Option<Bound>,
 }
 
 /// Answers a request.
@@ -33,6 +34,7 @@ pub(crate) async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let unanswered = connection.patience.begin();
     let http2 = request.version() == Version::HTTP_2;
+    let connect = request.method() == Method::CONNECT;
     let mut known = Known::default();
     let mut response = match handle(&connection, request, &mut known).await {
         Ok(response) => response,
@@ -42,7 +44,13 @@ pub(crate) async fn answer(
                 connection.leave();
             }
             let (response, body) = rejection.response();
-            response.map(|()| ResponseBody::whole(body))
+            let mut response = response.map(|()| ResponseBody::whole(body));
+            if connect {
+                // What follows may have been meant for the target.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            response
         }
     };
     if let Some(bound) = known.bound {
@@ -64,6 +72,9 @@ async fn handle(
     if request.version() == Version::HTTP_2 {
         http2::normalize(&mut request)?;
     }
+    if request.method() == Method::CONNECT {
+        return tunnel::answer(connection, request, known).await;
+    }
     let path = request.uri().path();
     if path
         .strip_prefix(endpoints::WELL_KNOWN)
@@ -71,14 +82,18 @@ async fn handle(
     {
         return endpoints::answer(connection, &request, known).await;
     }
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+    if request.method() == Method::TRACE {
         return Err(Rejection::Method(request.method().clone()));
     }
     let host = RequestHost::of(request.uri(), request.headers())?;
     let path = MatchPath::parse(path)?;
 
-    let authenticated =
-        Authenticated::by_token(&gateway.identifier, request.headers(), Now::read()).await?;
+    let authenticated = Authenticated::by_request(
+        connection,
+        bearer::for_origin(request.headers())?,
+        Now::read(),
+    )
+    .await?;
     known.principal = Some(authenticated.principal().clone());
     let target = gateway
         .routes

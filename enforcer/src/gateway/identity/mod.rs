@@ -126,6 +126,11 @@ impl Identifier {
         });
     }
 
+    /// Whether each token of an issuer must be bound to a certificate.
+    pub(crate) fn binds_certificates(&self, issuer: &str) -> bool {
+        self.authenticator.binds_certificates(issuer)
+    }
+
     /// Who a token speaks for.
     pub(crate) async fn identify(&self, token: &str, now: Now) -> Result<Recognized, Rejection> {
         if let Some(introspector) = self.introspector_of_opaque(token) {

@@ -25,8 +25,8 @@ use crate::{
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
-        CertificateName, Identity, JwtIssuer, KeySource, Route, ServerTls,
-        Upstream as UpstreamConfig,
+        CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, RequestIdentity, Route,
+        ServerTls, TargetPattern, TunnelRoute, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -38,6 +38,7 @@ use crate::{
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
+        tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
     },
     session::{Credential, EndReason, SessionId, SessionKey},
@@ -231,13 +232,26 @@ impl Warden {
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
-        Self::serving(upstream, routes, Service::Http, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), Service::Http, Vec::new()).await
+    }
+
+    /// A world whose one HTTP listener leads to these targets, and nowhere else.
+    pub(super) async fn tunnels(targets: &[TargetPattern]) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let tunnels = vec![TunnelRoute {
+            listener: "public".to_owned(),
+            targets: targets.to_vec(),
+            policies: vec!["default".to_owned()],
+            proxy_protocol: None,
+            connect_timeout: Duration::from_secs(5),
+        }];
+        Self::serving(nowhere, Vec::new(), tunnels, Service::Http, Vec::new()).await
     }
 
     /// A world whose one HTTP listener takes everybody for a proxy.
     pub(super) async fn behind_proxies(upstream: SocketAddr, route: Route) -> Self {
         let everybody = vec!["0.0.0.0/0".parse().unwrap()];
-        Self::serving(upstream, vec![route], Service::Http, everybody).await
+        Self::serving(upstream, vec![route], Vec::new(), Service::Http, everybody).await
     }
 
     /// A world with one TCP listener. Clients show the server's own certificate.
@@ -247,12 +261,13 @@ impl World {
             route: 0,
         });
         let routes = vec![route("public", None, "/")];
-        Self::serving(upstream, routes, service, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), service, Vec::new()).await
     }
 
     async fn serving(
         upstream: SocketAddr,
         routes: Vec<Route>,
+        tunnels: Vec<TunnelRoute>,
         service: Service,
         proxies: Vec<IpNet>,
     ) -> Self {
@@ -266,7 +281,11 @@ impl World {
         let certificate = file("cert.pem", issued.cert.pem().as_bytes());
         let acceptor = tls::load(
             &ServerTls {
-                client_ca: (service != Service::Http).then(|| certificate.clone()),
+                client: (service != Service::Http).then(|| ClientAuthority {
+                    roots: certificate.clone(),
+                    revocation_lists: Vec::new(),
+                    required: true,
+                }),
                 certificate,
                 private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
             },
@@ -280,6 +299,7 @@ impl World {
                 audience: vec!["api".to_owned()],
                 keys: KeySource::SecretFile(file("secret", SECRET)),
                 algorithms: vec![jsonwebtoken::Algorithm::HS256],
+                certificate_bound: false,
                 leeway: Duration::from_secs(30),
             }],
         };
@@ -300,6 +320,7 @@ impl World {
             .map(|route| Target {
                 policies: route.policies.clone(),
                 forward_token: route.forward_token,
+                assertion_audience: None,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
             })
             .collect();
@@ -316,13 +337,17 @@ impl World {
                 socket: listener.into(),
                 acceptor,
                 service,
+                identity: RequestIdentity::Token,
                 proxies,
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
             identifier,
+            assertions: None,
+            revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
             targets,
+            tunnels: Tunnels::of(&tunnels),
         })
         .unwrap();
 

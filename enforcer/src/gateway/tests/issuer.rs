@@ -9,13 +9,13 @@ use std::{
 use http::Uri;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
 };
 use tokio_rustls::server::TlsStream;
 
 use crate::{
     config::{Outbound, ServerTls},
-    gateway::tls,
+    gateway::{socket::Socket, tls},
 };
 
 /// What it was asked.
@@ -58,7 +58,7 @@ impl Issuer {
         let server = ServerTls {
             certificate: file("ca.pem", issued.cert.pem()),
             private_key: file("key.pem", issued.signing_key.serialize_pem()),
-            client_ca: None,
+            client: None,
         };
         let acceptor = tls::load(&server, &[b"http/1.1"]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,7 +71,8 @@ impl Issuer {
                 let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
                 let answering = Arc::clone(&answering);
                 tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                    let shaken = tls::accept(&acceptor, &Socket::new(stream)).await;
+                    let Ok(Some(mut stream)) = shaken else {
                         return;
                     };
                     let question = read(&mut stream, address.port()).await;
@@ -125,7 +126,7 @@ impl Issuer {
     }
 }
 
-async fn read(stream: &mut TlsStream<TcpStream>, port: u16) -> Question {
+async fn read(stream: &mut TlsStream<Socket>, port: u16) -> Question {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {

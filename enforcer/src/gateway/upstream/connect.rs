@@ -18,7 +18,9 @@ use tokio_rustls::client::TlsStream;
 use super::tls::{NativeRoots, Tls, UpstreamTlsError};
 use crate::{
     config::{ProxyVersion, Route},
-    gateway::{link::Link, proxy, rejection::Rejection, socket::Socket, stages::Bound},
+    gateway::{
+        link::Link, proxy, rejection::Rejection, socket::Socket, stages::Bound, tunnel::Target,
+    },
 };
 
 /// How to reach an upstream.
@@ -67,18 +69,10 @@ impl Connector {
             .await
             .map_err(|_| Rejection::UpstreamConnectTimeout)?
             .map_err(Rejection::UpstreamUnreachable)?;
-        let socket = Socket::new(tcp);
-        if let Some((link, bound)) = owner {
-            let session = bound.session();
-            let cookie = socket.cookie().map_err(Rejection::UpstreamUnreachable)?;
-            link.bind_upstream(cookie, session.id()).await?;
-            socket.serve(session);
-            if let Some(version) = self.announces {
-                let header = proxy::header(version, bound.client(), bound.local());
-                let sent = socket.clone().write_all(&header).await;
-                sent.map_err(Rejection::UpstreamUnreachable)?;
-            }
-        }
+        let socket = match owner {
+            Some((link, bound)) => claim(tcp, link, bound, self.announces, None).await?,
+            None => Socket::new(tcp),
+        };
         let stream = match &self.tls {
             None => Stream::Plain(socket.clone()),
             Some(tls) => {
@@ -97,6 +91,31 @@ impl Connector {
         tcp.set_nodelay(true)?;
         Ok(tcp)
     }
+}
+
+/// Makes a connection the session's own before its first byte, and announces the client on it
+/// where that is wanted. `target`: where the client asked to be connected to.
+pub(crate) async fn claim(
+    tcp: TcpStream,
+    link: &Link,
+    bound: &Bound,
+    announces: Option<ProxyVersion>,
+    target: Option<&Target>,
+) -> Result<Socket, Rejection> {
+    tcp.set_nodelay(true)
+        .map_err(Rejection::UpstreamUnreachable)?;
+    let socket = Socket::new(tcp);
+    let session = bound.session();
+    let cookie = socket.cookie().map_err(Rejection::UpstreamUnreachable)?;
+    let target = target.map(ToString::to_string);
+    link.bind_upstream(cookie, session.id(), target).await?;
+    socket.serve(session);
+    if let Some(version) = announces {
+        let header = proxy::header(version, bound.client(), bound.local());
+        let sent = socket.clone().write_all(&header).await;
+        sent.map_err(Rejection::UpstreamUnreachable)?;
+    }
+    Ok(socket)
 }
 
 /// Towards an upstream.
@@ -167,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{HttpVersion, ServerTls, Upstream, UpstreamTls},
+        config::{ClientAuthority, HttpVersion, ServerTls, Upstream, UpstreamTls},
         gateway::{http::route::tests::route, tls},
     };
 
@@ -203,7 +222,11 @@ mod tests {
             &ServerTls {
                 certificate: path("upstream.internal.cert"),
                 private_key: path("upstream.internal.key"),
-                client_ca: Some(path("gateway.internal.cert")),
+                client: Some(ClientAuthority {
+                    roots: path("gateway.internal.cert"),
+                    revocation_lists: Vec::new(),
+                    required: true,
+                }),
             },
             &[],
         )
@@ -212,7 +235,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                if let Ok(mut stream) = acceptor.accept(stream).await {
+                let shaken = tls::accept(&acceptor, &Socket::new(stream)).await;
+                if let Ok(Some(mut stream)) = shaken {
                     let _ = stream.write_all(b"x").await;
                 }
             }

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::ShownCertificate;
 use super::*;
 use crate::policy::Mode;
 
@@ -41,6 +42,7 @@ fn credential(key: &[u8], expires_in: u64) -> Credential {
         authenticated_at: None,
         expires_at: after(expires_in).wall,
         signing_key: None,
+        certificate: None,
     }
 }
 
@@ -266,4 +268,17 @@ fn the_key_of_the_latest_credential_vouches_for_a_session() {
     assert!(session.stands_by(&[old], after(1).boot));
     let unsigned = Session::open(id, &credential(b"a", 60), &policies, &limits, after(0));
     assert!(unsigned.unwrap().stands_by(&[], after(5).boot));
+}
+
+#[test]
+fn a_credential_is_good_no_longer_than_the_certificate_beside_it() {
+    let beside = |seconds: u64| Credential {
+        certificate: Some(ShownCertificate {
+            id: CertificateId::new(b"authority", b"1"),
+            expires_at: after(seconds).wall,
+        }),
+        ..credential(b"t", 50)
+    };
+    assert_eq!(beside(40).good_until(), after(40).wall);
+    assert_eq!(beside(60).good_until(), after(50).wall);
 }

@@ -36,7 +36,8 @@ CREATE TABLE sessions (
     policies          TEXT NOT NULL,
     idle_timeout      INTEGER,
     last_activity     INTEGER NOT NULL,
-    signing_key       BLOB
+    signing_key       BLOB,
+    certificate       BLOB
 ) STRICT;
 CREATE TABLE session_keys (
     key         BLOB PRIMARY KEY,
@@ -53,8 +54,11 @@ CREATE TABLE ended_keys (
 CREATE INDEX ended_keys_by_until ON ended_keys (until);
 ";
 
-/// From version 1, whose sessions no key vouches for.
-const UPGRADE_FROM_1: &str = "ALTER TABLE sessions ADD COLUMN signing_key BLOB;";
+/// From version 1, whose sessions no key vouches for and no certificate.
+const UPGRADE_FROM_1: &str = "
+ALTER TABLE sessions ADD COLUMN signing_key BLOB;
+ALTER TABLE sessions ADD COLUMN certificate BLOB;
+";
 
 /// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::{BootInstant, WallInstant},
-    session::{EndReason, KeyThumbprint, KeyUse, Principal, SessionId, SessionKey},
+    session::{CertificateId, EndReason, KeyThumbprint, KeyUse, Principal, SessionId, SessionKey},
 };
 
 /// Reads everything.
@@ -98,7 +98,7 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO sessions VALUES \
-             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             row_id(session.id),
@@ -116,6 +116,7 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
             session.idle_timeout.map(nanos),
             session.last_activity.as_unix_nanos(),
             session.signing_key.as_ref().map(KeyThumbprint::as_bytes),
+            session.certificate.as_ref().map(CertificateId::as_bytes),
         ])?;
     for stored in &session.keys {
         connection
@@ -151,6 +152,9 @@ fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
         signing_key: row
             .get::<_, Option<_>>("signing_key")?
             .map(KeyThumbprint::from_bytes),
+        certificate: row
+            .get::<_, Option<_>>("certificate")?
+            .map(CertificateId::from_bytes),
         policies: serde_json::from_str(&policies).map_err(unreadable)?,
         idle_timeout: row
             .get::<_, Option<i64>>("idle_timeout")?

@@ -72,6 +72,7 @@ fn identifier_with(location: KeyLocation, outbound: Outbound, stale_ttl: Duratio
                 outbound,
             })),
             algorithms: vec![Algorithm::EdDSA],
+            certificate_bound: false,
             leeway: Duration::ZERO,
         }],
         introspection: Vec::new(),
