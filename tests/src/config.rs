@@ -157,6 +157,9 @@ pub struct Policy {
     pub farewell: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `[[routes]]`
@@ -183,6 +186,9 @@ pub struct Route {
     pub proxy_protocol: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<String>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `upstream_tls` of a route.
@@ -238,6 +244,7 @@ impl Default for Policy {
             warn_before: None,
             farewell: Some("0s".to_owned()),
             activity: None,
+            more: toml::Table::new(),
         }
     }
 }
@@ -257,6 +264,7 @@ impl Route {
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,
+            more: toml::Table::new(),
         }
     }
 

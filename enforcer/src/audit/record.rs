@@ -47,6 +47,8 @@ events! {
     SessionEnded = "session_ended",
     /// A session that is only observed met its limit; nothing was cut.
     SessionObserved = "session_observed",
+    /// What a policy that is only observed would have refused; `reason` says why.
+    RequestObserved = "request_observed",
     /// A connection was bound to a session.
     ConnectionOpened = "connection_opened",
     /// A connection's socket closed; its counters are final.

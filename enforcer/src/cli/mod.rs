@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod connect;
 pub mod maps;
+pub mod policy;
 pub mod sessions;
 pub mod status;
 pub mod unload;
@@ -23,6 +24,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+pub use policy::PolicyArgs;
 pub use since::{InvalidSince, Since};
 pub use target::{AdminTarget, ConfigTarget};
 
@@ -69,6 +71,8 @@ pub enum Command {
     Maps(MapsArgs),
     /// Read the audit log.
     Audit(AuditArgs),
+    /// Show policies, templates and decisions.
+    Policy(PolicyArgs),
     /// Reach a target through a gateway: the client's half of a tunnel.
     ///
     /// Needs no daemon and no rights. Renews the session with each newer token, and says on
@@ -244,6 +248,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             args.json,
         ),
         Command::Audit(args) => run_audit(args),
+        Command::Policy(args) => policy::run(args),
         Command::Connect(args) => connect::run(args),
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
@@ -352,6 +357,12 @@ mod tests {
             "enforcer maps --json",
             "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
             "enforcer audit --since 2026-01-31T12:00:00Z --config f.toml",
+            "enforcer policy templates --json",
+            "enforcer policy show --config f.toml",
+            "enforcer policy show sensitive --config f.toml --json",
+            "enforcer policy explain --config f.toml --subject alice --route /admin",
+            "enforcer policy explain --config f.toml --subject alice --route api.example/admin \
+             --claims c.json --client 192.0.2.7 --issuer https://idp --at 2026-01-31T12:00:00Z",
             "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
             "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
             "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
@@ -374,6 +385,9 @@ mod tests {
             "enforcer sessions revoke 0000000000000abc --all",
             "enforcer sessions revoke --subject alice --all",
             "enforcer audit --since yesterday",
+            "enforcer policy",
+            "enforcer policy show",
+            "enforcer policy explain --config f.toml --subject alice",
             "enforcer connect --gateway gw:443 --stdio db:1",
             "enforcer connect --gateway gw:443 --token-file t db:1",
             "enforcer connect --gateway gw --token-file t --stdio db:1",

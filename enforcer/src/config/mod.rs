@@ -35,8 +35,9 @@ pub use error::{ConfigError, Problem};
 use http::Uri;
 use ipnet::IpNet;
 pub(crate) use outbound::parse as parse_outbound_url;
+pub use policies::{Origin, PolicySettings, Setting};
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Requirements};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +98,19 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Its TLS; every listener has one.
     pub tls: ServerTls,
+}
+
+impl Listener {
+    /// Clients may say who they are by a token.
+    pub fn takes_tokens(&self) -> bool {
+        let by_certificate = matches!(self.identity, RequestIdentity::Certificate(_));
+        self.protocol == Protocol::Http && !by_certificate
+    }
+
+    /// Clients may say who they are by a certificate alone.
+    pub fn takes_certificates(&self) -> bool {
+        self.protocol != Protocol::Http || self.identity != RequestIdentity::Token
+    }
 }
 
 /// What a listener speaks.
@@ -169,6 +183,15 @@ pub struct Identity {
     pub jwt: Vec<JwtIssuer>,
     /// `[[identity.introspection]]`
     pub introspection: Vec<Introspection>,
+}
+
+impl Identity {
+    /// The names of all issuers of tokens.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        let jwt = self.jwt.iter().map(|issuer| issuer.issuer.as_str());
+        let asked = self.introspection.iter().map(|it| it.issuer.as_str());
+        jwt.chain(asked)
+    }
 }
 
 /// A token issuer.
@@ -328,8 +351,10 @@ pub struct Route {
     pub path: String,
     /// Where requests go.
     pub upstream: Upstream,
-    /// Names of the policies.
+    /// Names of the policies; never empty.
     pub policies: Vec<String>,
+    /// What is asked of each request.
+    pub require: Requirements,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
     /// `aud` of the assertion that requests carry to the upstream; without it they carry none.
@@ -352,8 +377,10 @@ pub struct TunnelRoute {
     pub listener: String,
     /// Where tunnels may lead.
     pub targets: Vec<TargetPattern>,
-    /// Names of the policies.
+    /// Names of the policies; never empty.
     pub policies: Vec<String>,
+    /// What is asked of each request.
+    pub require: Requirements,
     /// Connections to targets start with a PROXY protocol header, which says who the client is.
     pub proxy_protocol: Option<ProxyVersion>,
     /// Longest wait for the name and for a connection to the target; default 5 s.

@@ -8,6 +8,9 @@ use std::{
 use rustls::pki_types::ServerName;
 use toml::Spanned;
 
+mod policies;
+
+pub(super) use self::policies::Attached;
 use super::{
     Listener, Protocol, Route, TunnelRoute, Upstream, UpstreamPool, UpstreamTls,
     draft::Draft,
@@ -17,6 +20,8 @@ use super::{
     raw::{RawRoute, RawUpstreamTls},
     tunnels, upstream,
 };
+
+use crate::policy::Policy;
 
 pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,6 +38,7 @@ pub(super) fn convert(
     raw: Vec<Spanned<RawRoute>>,
     names: &Names<'_>,
     listeners: &BTreeMap<String, Listener>,
+    policies: &BTreeMap<String, Policy>,
 ) -> (Vec<Route>, Vec<TunnelRoute>) {
     if raw.is_empty() {
         draft.report_file(
@@ -50,18 +56,23 @@ pub(super) fn convert(
     for raw in raw {
         let listener = listeners.get(raw.get_ref().listener.get_ref());
         let protocol = listener.map(|listener| listener.protocol);
+        let attached = policies::convert(draft, &raw, &names.policies);
+        if listener.is_some_and(|listener| !listener.takes_tokens()) {
+            policies::report_token_requirements(draft, &raw, &attached, policies);
+        }
         if is_tunnel(draft, raw.get_ref()) {
             let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
             tunnels.extend(tunnels::convert(
                 draft,
                 &raw,
                 names,
+                attached,
                 carries_http,
                 &mut targets,
             ));
             continue;
         }
-        let Some(route) = convert_route(draft, &raw, protocol, &known, &names.policies) else {
+        let Some(route) = convert_route(draft, &raw, protocol, &known, attached) else {
             continue;
         };
         let what = (
@@ -127,7 +138,7 @@ fn convert_route(
     route: &Spanned<RawRoute>,
     protocol: Option<Protocol>,
     listeners: &BTreeSet<&str>,
-    policies: &BTreeSet<&str>,
+    attached: Attached,
 ) -> Option<Route> {
     let raw = route.get_ref();
     let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
@@ -135,7 +146,6 @@ fn convert_route(
         report_http_settings(draft, raw);
     }
     let listener = draft.reference("listener", &raw.listener, listeners);
-    let policy = draft.reference("policy", &raw.policy, policies);
     let host = raw.host.as_ref().map(|value| host(draft, value));
     let path = match &raw.path {
         Some(value) => path(draft, value),
@@ -180,7 +190,8 @@ fn convert_route(
         },
         path: path?,
         upstream: upstream?,
-        policies: vec![policy?],
+        policies: attached.policies,
+        require: attached.require,
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
         assertion_audience: raw
             .assertion_audience

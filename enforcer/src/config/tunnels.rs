@@ -16,7 +16,7 @@ use super::{
     duration::Zero,
     proxy,
     raw::RawRoute,
-    routes::{DEFAULT_CONNECT_TIMEOUT, Names},
+    routes::{Attached, DEFAULT_CONNECT_TIMEOUT, Names},
 };
 
 /// Lines of the targets that were seen so far, by listener.
@@ -27,6 +27,7 @@ pub(super) fn convert(
     draft: &mut Draft<'_>,
     raw: &Spanned<RawRoute>,
     names: &Names<'_>,
+    attached: Attached,
     carries_http: Option<bool>,
     seen: &mut Seen,
 ) -> Option<TunnelRoute> {
@@ -41,7 +42,6 @@ pub(super) fn convert(
             "lead the route from a listener with `protocol = \"http\"`",
         );
     }
-    let policy = draft.reference("policy", &route.policy, &names.policies);
     let targets = match &route.targets {
         Some(targets) if !targets.get_ref().is_empty() => targets.get_ref().as_slice(),
         _ => {
@@ -81,7 +81,8 @@ pub(super) fn convert(
     Some(TunnelRoute {
         listener: listener?,
         targets: patterns,
-        policies: vec![policy?],
+        policies: attached.policies,
+        require: attached.require,
         proxy_protocol,
         connect_timeout,
     })

@@ -10,6 +10,7 @@
 //!   tls, http    requests, strictly framed; or bytes (tcp)        Client
 //!     |
 //!   stages       a valid token or certificate                     Authenticated
+//!     |          the policies let it in                           Permitted
 //!     |          its session, bound in the kernel                 Bound
 //!     |
 //!   forward      to the upstream, as long as the session lives
@@ -50,7 +51,10 @@ mod tunnel;
 mod upstream;
 mod websocket;
 
-pub(crate) use self::tls::{PemError, read_certificates, read_private_key, read_roots};
+pub(crate) use self::{
+    http::route::route_of,
+    tls::{PemError, read_certificates, read_private_key, read_roots},
+};
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -73,7 +77,7 @@ use self::{
     tunnel::Tunnels,
     upstream::Upstream,
 };
-use crate::{channel::Transport, clock::boot_now};
+use crate::{channel::Transport, clock::boot_now, policy::PolicySet};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -86,6 +90,7 @@ struct Gateway {
     identifier: Identifier,
     assertions: Option<Assertions>,
     routes: RouteTable,
+    policies: PolicySet,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
     tunnels: Tunnels,
@@ -95,7 +100,6 @@ struct Gateway {
 
 /// Where a route leads.
 struct Target {
-    policies: Vec<String>,
     forward_token: bool,
     /// `aud` of the assertion that requests carry.
     assertion_audience: Option<Arc<str>>,
@@ -172,6 +176,7 @@ impl Server {
             identifier: started.identifier,
             assertions: started.assertions,
             routes: started.routes,
+            policies: started.policies,
             targets: started.targets,
             tunnels: started.tunnels,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,

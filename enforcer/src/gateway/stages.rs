@@ -4,9 +4,10 @@
 //!   Accepted --TLS--> Client
 //!                       | each request
 //!                       v
-//!                  Authenticated ------------> Bound ------------> forwarded
-//!              a valid credential    the session is in the map, the socket is
-//!                                    bound, its policies apply
+//!                  Authenticated --> Permitted --> Bound --> forwarded
+//!              a valid credential        |            the session is in the map, the
+//!                                        |            socket is bound, its policies apply
+//!                           the policies let the request in
 //! ```
 
 use std::{
@@ -20,7 +21,7 @@ use tokio::{net::TcpStream, sync::watch};
 use crate::{
     authn::{Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
-    clock::{Now, WallInstant, boot_now},
+    clock::{Now, WallInstant, boot_now, wall_now},
     config::{CertificateName, RequestIdentity},
     gateway::{
         binding::Binding,
@@ -32,7 +33,7 @@ use crate::{
         sessions::SessionHandle,
         socket::Socket,
     },
-    policy::Claims,
+    policy::{self, Claims, Denied, Permit, PolicySet, Purpose},
     session::{Credential, Principal, SessionId},
 };
 
@@ -247,11 +248,47 @@ impl Authenticated {
         &self.identified.credential.principal
     }
 
-    /// The session lives on by the word of whoever was asked.
-    fn follow(&self, link: &Arc<Link>, session: &SessionHandle) {
-        if let Some(asked) = &self.asked {
-            asked.follow(link, session);
+    /// Asks the policies.
+    pub(crate) fn permit(
+        self,
+        policies: &PolicySet,
+        purpose: Purpose,
+        client: &Client,
+        now: WallInstant,
+    ) -> Result<Permitted, Denied> {
+        let permit = policies.decide(&self.request(purpose, client, now))?;
+        Ok(Permitted {
+            identified: self.identified,
+            asked: self.asked,
+            permit,
+        })
+    }
+
+    fn request(&self, purpose: Purpose, client: &Client, now: WallInstant) -> policy::Request<'_> {
+        let Identified { credential, claims } = &self.identified;
+        policy::Request {
+            purpose,
+            principal: &credential.principal,
+            claims,
+            authenticated_at: credential.authenticated_at,
+            client: client.peer().ip(),
+            now,
         }
+    }
+}
+
+/// Proof that the policies let a request in, or the connection of a TCP listener.
+#[derive(Debug)]
+pub(crate) struct Permitted {
+    identified: Identified,
+    asked: Option<Asked>,
+    permit: Permit,
+}
+
+impl Permitted {
+    /// What a policy that only observes would have said.
+    pub(crate) fn observed(&self) -> Option<&Denied> {
+        self.permit.observed.as_ref()
     }
 }
 
@@ -270,16 +307,22 @@ impl Bound {
     pub(crate) async fn establish(
         link: &Arc<Link>,
         client: &Client,
-        authenticated: Authenticated,
-        policies: &[String],
+        permitted: Permitted,
     ) -> Result<Self, Rejection> {
-        let identified = authenticated.identified.clone();
+        let Permitted {
+            identified,
+            asked,
+            permit,
+        } = permitted;
+        let policies = &permit.policies;
         let credential = &identified.credential;
         let session = match client.unbound().await {
             Ok(_opening) => open(link, client, credential, policies).await?,
             Err(binding) => join(link, client, *binding, credential, policies).await?,
         };
-        authenticated.follow(link, &session);
+        if let Some(asked) = asked {
+            asked.follow(link, &session);
+        }
         Ok(Self {
             session,
             identified,
@@ -288,14 +331,18 @@ impl Bound {
         })
     }
 
-    /// Finds the credential's session if there is one already; opens none and joins no policy.
+    /// Finds the credential's session if there is one already, and opens none. The policies that
+    /// its claims match apply from then on.
     pub(crate) async fn find(
         link: &Arc<Link>,
         client: &Client,
+        policies: &PolicySet,
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
-        let identified = authenticated.identified.clone();
+        let request = authenticated.request(Purpose::Endpoint, client, wall_now());
+        let matching = policies.names(&request);
+        let Authenticated { identified, asked } = authenticated;
         let credential = &identified.credential;
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
@@ -307,7 +354,13 @@ impl Bound {
         };
         let (session, usage) = link.find(client, credential, kinship).await?;
         client.bind(&session, credential);
-        authenticated.follow(link, &session);
+        if let Some(asked) = asked {
+            asked.follow(link, &session);
+        }
+        let applied = session.state().view.policies;
+        if !matching.iter().all(|policy| applied.contains(policy)) {
+            link.open(client, credential, &matching).await?;
+        }
         let bound = Self {
             session,
             identified,

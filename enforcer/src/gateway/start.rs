@@ -29,6 +29,7 @@ use crate::{
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
+    policy::PolicySet,
     session::CertificateId,
 };
 
@@ -76,6 +77,7 @@ pub(crate) struct Started {
     /// What clients' authorities have revoked.
     pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
+    pub(crate) policies: PolicySet,
     pub(crate) targets: Vec<Target>,
     pub(crate) tunnels: Tunnels,
 }
@@ -129,7 +131,6 @@ pub(crate) fn load(
     let mut targets = Vec::new();
     for route in &config.routes {
         targets.push(Target {
-            policies: route.policies.clone(),
             forward_token: route.forward_token,
             assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
@@ -148,6 +149,7 @@ pub(crate) fn load(
             .transpose()?,
         revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
+        policies: PolicySet::new(&config.policies, &config.routes, &config.tunnels),
         targets,
         tunnels: Tunnels::new(&config),
         user: config.daemon.user,

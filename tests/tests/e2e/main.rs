@@ -19,6 +19,7 @@ mod maps;
 mod nginx;
 mod oidc;
 mod passing;
+mod policies;
 mod privileges;
 mod proxy_protocol;
 mod renew;

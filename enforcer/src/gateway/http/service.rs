@@ -10,13 +10,14 @@ use super::{
     http2, path::MatchPath,
 };
 use crate::{
-    clock::{Now, boot_now},
+    clock::{Now, boot_now, wall_now},
     gateway::{
         connection::ConnectionContext,
         rejection::Rejection,
         stages::{Authenticated, Bound},
         tunnel,
     },
+    policy::Purpose,
     session::Principal,
 };
 
@@ -95,18 +96,18 @@ async fn handle(
     )
     .await?;
     known.principal = Some(authenticated.principal().clone());
-    let target = gateway
+    let route = gateway
         .routes
         .find(&connection.listener, &host.name, &path)?
-        .and_then(|route| gateway.targets.get(route))
         .ok_or(Rejection::NoRoute)?;
-    let bound = Bound::establish(
-        &gateway.link,
-        &connection.client,
-        authenticated,
-        &target.policies,
-    )
-    .await?;
+    let target = gateway.targets.get(route).ok_or(Rejection::NoRoute)?;
+    let client = &connection.client;
+    let permitted =
+        authenticated.permit(&gateway.policies, Purpose::Route(route), client, wall_now())?;
+    if let Some(denied) = permitted.observed() {
+        connection.report_observed(denied, known.principal.clone());
+    }
+    let bound = Bound::establish(&gateway.link, client, permitted).await?;
     bound.session().activity().note(&gateway.link, boot_now());
     let bound = known.bound.insert(bound);
 

@@ -41,6 +41,7 @@ use crate::{
         tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
     },
+    policy::{PolicySet, Requirements, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
 
@@ -229,6 +230,14 @@ impl Warden {
     }
 }
 
+/// A policy for every name in the routes.
+fn policies(routes: &[Route], tunnels: &[TunnelRoute]) -> PolicySet {
+    let names = routes.iter().flat_map(|route| route.policies.clone());
+    let names = names.chain(tunnels.iter().flat_map(|tunnel| tunnel.policies.clone()));
+    let policies = names.map(|name| (name, plain().into())).collect();
+    PolicySet::new(&policies, routes, tunnels)
+}
+
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
@@ -242,6 +251,7 @@ impl World {
             listener: "public".to_owned(),
             targets: targets.to_vec(),
             policies: vec!["default".to_owned()],
+            require: Requirements::default(),
             proxy_protocol: None,
             connect_timeout: Duration::from_secs(5),
         }];
@@ -318,7 +328,6 @@ impl World {
         let targets = routes
             .iter()
             .map(|route| Target {
-                policies: route.policies.clone(),
                 forward_token: route.forward_token,
                 assertion_audience: None,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
@@ -346,6 +355,7 @@ impl World {
             assertions: None,
             revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
+            policies: policies(&routes, &tunnels),
             targets,
             tunnels: Tunnels::of(&tunnels),
         })

@@ -52,9 +52,10 @@ use super::{
     upstream::claim,
 };
 use crate::{
-    clock::{Now, boot_now},
+    clock::{Now, boot_now, wall_now},
     config::{Config, ProxyVersion, TunnelRoute},
     gateway::tunnel::targets::{Host, Permit},
+    policy::Purpose,
 };
 
 /// Longest wait for the addresses of a name, before it is known which route it is.
@@ -70,7 +71,8 @@ pub(crate) struct Tunnels {
 
 #[derive(Debug)]
 struct Settings {
-    policies: Vec<String>,
+    /// Its place in the configuration.
+    place: usize,
     announces: Option<ProxyVersion>,
     connect_timeout: Duration,
 }
@@ -82,8 +84,8 @@ impl Tunnels {
     }
 
     pub(crate) fn of(routes: &[TunnelRoute]) -> Self {
-        let settings = routes.iter().map(|route| Settings {
-            policies: route.policies.clone(),
+        let settings = routes.iter().enumerate().map(|(place, route)| Settings {
+            place,
             announces: route.proxy_protocol,
             connect_timeout: route.connect_timeout,
         });
@@ -137,13 +139,13 @@ pub(crate) async fn answer(
     .await?;
     known.principal = Some(authenticated.principal().clone());
     let (route, addresses) = gateway.tunnels.admit(&connection.listener, &target).await?;
-    let bound = Bound::establish(
-        &gateway.link,
-        &connection.client,
-        authenticated,
-        &route.policies,
-    )
-    .await?;
+    let client = &connection.client;
+    let purpose = Purpose::Tunnel(route.place);
+    let permitted = authenticated.permit(&gateway.policies, purpose, client, wall_now())?;
+    if let Some(denied) = permitted.observed() {
+        connection.report_observed(denied, known.principal.clone());
+    }
+    let bound = Bound::establish(&gateway.link, client, permitted).await?;
     bound.session().activity().note(&gateway.link, boot_now());
     let bound = known.bound.insert(bound);
 

@@ -285,6 +285,7 @@ mod tests {
             listener: "public".to_owned(),
             targets: targets.to_vec(),
             policies: vec!["default".to_owned()],
+            require: crate::policy::Requirements::default(),
             proxy_protocol: None,
             connect_timeout: std::time::Duration::from_secs(5),
         });

@@ -10,7 +10,7 @@
 //! | `GET session/events` | a stream of events: `warning`, `renewed`, `ended` |
 //!
 //! The session endpoints take a bearer token like any request, but never open a session, and no
-//! policy is joined: a token without a live session is told `no_session`. They bind the connection
+//! route's policy is joined: a token without a live session is told `no_session`. They bind the connection
 //! that they come on. Where tokens don't name their session, `renew` also takes a newer token of
 //! the same principal and client on another connection, if only one session can be meant.
 //!
@@ -120,7 +120,13 @@ async fn session(
         Endpoint::Renew => Kinship::Successor,
         Endpoint::Session | Endpoint::Logout | Endpoint::Events => Kinship::Own,
     };
-    let found = Bound::find(&gateway.link, &connection.client, authenticated, kinship);
+    let found = Bound::find(
+        &gateway.link,
+        &connection.client,
+        &gateway.policies,
+        authenticated,
+        kinship,
+    );
     let (bound, usage) = found.await?;
     let bound = known.bound.insert(bound);
     Ok(match endpoint {
