@@ -33,6 +33,7 @@ pub mod issuer;
 pub mod namespace;
 pub mod nginx;
 pub mod process;
+pub mod provider;
 pub mod scene;
 pub mod streams;
 pub mod upstream;

@@ -18,6 +18,7 @@ mod http2_floods;
 mod ipv6;
 mod maps;
 mod nginx;
+mod oidc;
 mod passing;
 mod policies;
 mod privileges;
