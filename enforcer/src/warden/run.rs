@@ -133,9 +133,6 @@ impl Warden {
         let mut core = Core::new(Parts {
             policies: config.policies.clone(),
             pre_authentication_timeout: daemon.pre_authentication_timeout,
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-                .trim()
-                .to_owned(),
             maps,
             resetter: Resetter::open()?,
             audit: audit.sink(),

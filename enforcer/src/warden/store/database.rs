@@ -52,11 +52,15 @@ CREATE INDEX ended_keys_by_until ON ended_keys (until);
 ";
 
 /// From version 1 on, each to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "ALTER TABLE sessions ADD COLUMN signing_key BLOB;
      ALTER TABLE sessions ADD COLUMN certificate BLOB;",
     "ALTER TABLE sessions ADD COLUMN hours_end_at INTEGER;
      ALTER TABLE sessions ADD COLUMN first_address TEXT;",
+    "ALTER TABLE sessions DROP COLUMN boot_deadline;
+     ALTER TABLE sessions DROP COLUMN boot_id;
+     ALTER TABLE sessions DROP COLUMN idle_timeout;
+     ALTER TABLE sessions ADD COLUMN warned_for INTEGER;",
 ];
 
 /// Why the store can't be used.
