@@ -31,3 +31,5 @@ mod stop;
 mod tcp;
 mod tunnel;
 mod upstream_errors;
+mod vnc;
+mod websocket_tokens;
