@@ -87,6 +87,8 @@ pub struct ServerTls {
 #[expect(missing_docs, reason = "the keys of the configuration file")]
 pub struct Identity {
     pub jwt: Vec<JwtIssuer>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub introspection: Vec<Introspection>,
 }
 
 /// `[[identity.jwt]]`
@@ -98,6 +100,33 @@ pub struct JwtIssuer {
     #[serde(flatten)]
     pub keys: Keys,
     pub algorithms: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_interval: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Outbound>,
+}
+
+/// `[[identity.introspection]]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Introspection {
+    pub issuer: String,
+    pub endpoint: String,
+    pub audience: String,
+    pub client_id: String,
+    pub client_secret_file: PathBuf,
+    pub active_ttl: String,
+    pub recheck_interval: String,
+    pub outbound: Outbound,
+}
+
+/// `outbound` of an issuer.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Outbound {
+    pub ca: PathBuf,
+    pub allow_networks: Vec<String>,
+    pub timeout: String,
 }
 
 /// Where an issuer's keys are.
@@ -108,6 +137,7 @@ pub enum Keys {
     JwksFile(PathBuf),
     PublicKeyFile(PathBuf),
     SecretFile(PathBuf),
+    Discovery(bool),
 }
 
 /// `[assertion]`

@@ -34,6 +34,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod policy_decision;
 pub mod process;
+pub mod provider;
 pub mod scene;
 pub mod streams;
 pub mod upstream;

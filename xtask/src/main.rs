@@ -14,6 +14,7 @@ mod linker;
 mod packages;
 mod preflight;
 mod process;
+mod provider;
 mod test;
 mod toolchain;
 mod workspace;
@@ -88,7 +89,12 @@ fn run(workspace: &Workspace, task: Task) -> Result<()> {
             let flags: &[&str] = if stay { &["--stay"] } else { &[] };
             play(workspace, "demo", flags)
         }
-        Task::Bench => play(workspace, "bench", &[]),
+        Task::Bench => {
+            // Without the eBPF object there is no library to measure.
+            ebpf::build(workspace, &toolchain::setup(workspace)?)?;
+            process::run(&mut workspace.cargo(["bench", "--package", "enforcer"]))?;
+            play(workspace, "bench", &[])
+        }
     }
 }
 

@@ -264,7 +264,7 @@ mod tests {
                     ..StoreHealth::default()
                 },
                 audit: AuditHealth {
-                    path: "/var/lib/enforcer/audit.jsonl".into(),
+                    path: "/var/lib/enforcer/audit.db".into(),
                     written: 5,
                     lost: 3,
                     ..AuditHealth::default()
@@ -278,7 +278,7 @@ mod tests {
             "sessions     2 with 1 connection",
             "gateway      pid 11, serving, sealed",
             "store        /var/lib/enforcer/enforcer.db",
-            "audit log    /var/lib/enforcer/audit.jsonl, 5 written, 3 LOST",
+            "audit log    /var/lib/enforcer/audit.db, 5 written, 3 LOST",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -30,8 +30,8 @@ mod connection;
 pub(crate) mod fuzzing;
 mod gate;
 mod http;
+mod identity;
 mod link;
-#[cfg_attr(not(test), expect(dead_code, reason = "its first users follow"))]
 mod outbound;
 mod proxy;
 mod rejection;
@@ -70,13 +70,14 @@ use self::{
     accept::{Front, Served},
     assertion::Assertions,
     http::route::RouteTable,
+    identity::Identifier,
     link::Link,
     start::Started,
     tcp::TcpService,
     tunnel::Tunnels,
     upstream::Upstream,
 };
-use crate::{authn::Authenticator, channel::Transport, clock::boot_now, policy::PolicySet};
+use crate::{channel::Transport, clock::boot_now, policy::PolicySet};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -86,7 +87,7 @@ const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// What the connections share.
 struct Gateway {
     link: Arc<Link>,
-    authenticator: Authenticator,
+    identifier: Identifier,
     assertions: Option<Assertions>,
     routes: RouteTable,
     policies: PolicySet,
@@ -173,7 +174,7 @@ impl Server {
         let (link, driver) = Link::new(handover, sockets);
         let gateway = Arc::new(Gateway {
             link: Arc::clone(&link),
-            authenticator: started.authenticator,
+            identifier: started.identifier,
             assertions: started.assertions,
             routes: started.routes,
             policies: started.policies,
@@ -181,6 +182,7 @@ impl Server {
             tunnels: started.tunnels,
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
+        gateway.identifier.start(&link);
         let (sender, finished) = mpsc::channel(1);
         let work = Work { _finished: sender };
         for served in listeners {

@@ -12,13 +12,14 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    authn::{Authenticator, KeyError, signing::SigningKeyFault},
+    authn::signing::SigningKeyFault,
     channel::{ToGateway, receive_blocking},
     config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
         assertion::Assertions,
         http::{http2, path::PathError, route::RouteTable},
+        identity::{Identifier, IdentityError},
         revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
@@ -52,7 +53,7 @@ pub(crate) enum StartError {
     #[error("no route starts at listener `{0}`")]
     NoRoute(String),
     #[error("identity")]
-    Identity(#[from] KeyError),
+    Identity(#[from] IdentityError),
     #[error("client certificates")]
     Revocation(#[from] RevocationListError),
     #[error("assertion")]
@@ -71,7 +72,7 @@ pub(crate) struct Started {
     /// To serve as.
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
-    pub(crate) authenticator: Authenticator,
+    pub(crate) identifier: Identifier,
     pub(crate) assertions: Option<Assertions>,
     /// What clients' authorities have revoked.
     pub(crate) revoked: Vec<CertificateId>,
@@ -142,7 +143,7 @@ pub(crate) fn load(
         channel,
         handover,
         listeners,
-        authenticator: Authenticator::load(&config.identity)?,
+        identifier: Identifier::load(&config.identity, &mut roots)?,
         assertions: config
             .assertion
             .as_ref()

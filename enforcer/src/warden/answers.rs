@@ -114,6 +114,7 @@ impl Core {
                 .as_ref()
                 .map(|error| format!("the audit log cannot be written: {error}")),
         );
+        problems.extend(audit.upkeep_error.clone());
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,

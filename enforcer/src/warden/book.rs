@@ -25,6 +25,8 @@ pub struct Live {
     pub legs: BTreeMap<u64, Leg>,
     /// Only observed, and its limit has been met and recorded.
     pub observed: bool,
+    /// The end that it was last announced for.
+    pub warned_for: Option<WallInstant>,
 }
 
 impl Live {

@@ -91,6 +91,7 @@ impl Core {
             opened_at: stored.opened_at,
             legs: BTreeMap::new(),
             observed: false,
+            warned_for: stored.warned_for,
         });
         None
     }

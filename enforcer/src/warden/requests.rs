@@ -174,6 +174,7 @@ impl Core {
             opened_at: now.wall,
             legs: std::collections::BTreeMap::new(),
             observed: false,
+            warned_for: None,
         });
         self.reschedule(id, now);
         self.save(id, now);

@@ -29,7 +29,7 @@ use super::{
     store::{DATABASE_NAME, Store},
 };
 use crate::{
-    audit::{AuditLog, Event, LOG_NAME, Record},
+    audit::{AuditLog, AuditSettings, Event, Record},
     channel::{ToGateway, ToWarden},
     clock::Now,
     config::Config,
@@ -126,15 +126,13 @@ impl Warden {
             )?,
         })?;
 
-        let audit_path = daemon.state_dir.join(LOG_NAME);
-        let audit = AuditLog::open(&audit_path)?;
+        let audit_settings = AuditSettings::of(&config);
+        let audit_path = audit_settings.database();
+        let audit = AuditLog::open(audit_settings)?;
 
         let mut core = Core::new(Parts {
             policies: config.policies.clone(),
             pre_authentication_timeout: daemon.pre_authentication_timeout,
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-                .trim()
-                .to_owned(),
             maps,
             resetter: Resetter::open()?,
             audit: audit.sink(),

@@ -1,6 +1,7 @@
 //! End-to-end tests on the running kernel: one program, so that the test bed is linked once.
 
 mod assertion;
+mod audit;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;
@@ -17,6 +18,7 @@ mod http2_floods;
 mod ipv6;
 mod maps;
 mod nginx;
+mod oidc;
 mod passing;
 mod policies;
 mod privileges;

@@ -22,7 +22,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::{
-    authn::Authenticator,
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
@@ -35,6 +34,7 @@ use crate::{
             http2,
             route::{RouteTable, tests::route},
         },
+        identity::Identifier,
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
@@ -304,7 +304,8 @@ impl World {
             &[http2::ALPN, b"http/1.1"],
         )
         .unwrap();
-        let authenticator = Authenticator::load(&Identity {
+        let identity = Identity {
+            introspection: Vec::new(),
             jwt: vec![JwtIssuer {
                 issuer: "https://idp".to_owned(),
                 audience: vec!["api".to_owned()],
@@ -313,8 +314,8 @@ impl World {
                 certificate_bound: false,
                 leeway: Duration::from_secs(30),
             }],
-        })
-        .unwrap();
+        };
+        let identifier = Identifier::load(&identity, &mut NativeRoots::default()).unwrap();
         let routes: Vec<Route> = routes
             .into_iter()
             .map(|route| Route {
@@ -356,7 +357,7 @@ impl World {
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
-            authenticator,
+            identifier,
             assertions: None,
             revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
