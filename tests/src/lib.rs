@@ -32,6 +32,7 @@ pub mod haproxy;
 pub mod issuer;
 pub mod namespace;
 pub mod nginx;
+pub mod policy_decision;
 pub mod process;
 pub mod provider;
 pub mod scene;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use enforcer_abi::Connection;
@@ -42,9 +42,6 @@ impl Live {
 pub struct Leg {
     /// What it is to the session.
     pub role: BoundRole,
-    /// Where a client's comes from, as its proxy announced it if there is one; unknown of what was
-    /// there before the warden, and of upstreams.
-    pub client: Option<IpAddr>,
     /// Its ends and times.
     pub connection: Connection,
     /// The client behind the proxy at its other end, as far as this warden knows.

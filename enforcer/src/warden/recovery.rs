@@ -170,7 +170,6 @@ impl Core {
             if let Some(live) = self.book.get_mut(id) {
                 let leg = Leg {
                     role,
-                    client: None,
                     connection,
                     proxied_client: None,
                 };

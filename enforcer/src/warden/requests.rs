@@ -268,11 +268,8 @@ impl Core {
         let Some(connection) = self.bindable(cookie, role, Some(id), now)? else {
             return Ok(());
         };
-        let client = match role {
-            BoundRole::Client => Some(client_address(&connection, told.announced_client)),
-            BoundRole::Upstream => None,
-        };
-        if let Some(client) = client {
+        if role == BoundRole::Client {
+            let client = client_address(&connection, told.announced_client);
             self.admit_connection(id, client, now)?;
         }
         let role_code = match role {
@@ -307,7 +304,6 @@ impl Core {
         if let Some(live) = self.book.get_mut(id) {
             let leg = Leg {
                 role,
-                client,
                 connection,
                 proxied_client: told.announced_client,
             };

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how late the cut is when many sessions end at the same instant.
+//! `cargo xtask bench`: what a policy decision takes, and how late the cut is when many sessions
+//! end at the same instant.
 //!
 //! Every session has a download under way. Lateness is measured on the cable, from the deadline to
 //! the last payload and to the reset; and at the clients, to the instant at which they knew.
@@ -24,6 +25,7 @@ const HEAD_START: Duration = Duration::from_secs(3);
 const HEAD_START_EACH: Duration = Duration::from_millis(10);
 
 fn main() -> Result<()> {
+    enforcer_tests::policy_decision::measure()?;
     raise_descriptor_limit()?;
     println!(
         "{:>8}  {:<24}{:>14}{:>14}{:>14}",
