@@ -15,7 +15,6 @@ mod identity;
 mod listeners;
 mod load;
 mod location;
-#[expect(dead_code, reason = "its first users follow")]
 mod outbound;
 mod policies;
 mod proxy;
@@ -35,6 +34,7 @@ use std::{
 pub use assertion::Assertion;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
+use http::Uri;
 use ipnet::IpNet;
 pub use policies::{Origin, PolicySettings, Setting};
 
@@ -97,6 +97,24 @@ pub struct Audit {
     pub heads_file: PathBuf,
     /// How often a head is signed, if there are new records; default 1 min.
     pub heads_interval: Duration,
+    /// `[audit.exports.NAME]`: where records are passed on to.
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// Where audit records are passed on to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Export {
+    /// A file of JSON lines.
+    JsonFile(PathBuf),
+    /// A datagram socket of this machine that takes syslog messages.
+    Syslog(PathBuf),
+    /// A collector of OpenTelemetry logs.
+    Otlp {
+        /// Where it takes them.
+        url: Uri,
+        /// How it is reached.
+        outbound: Outbound,
+    },
 }
 
 /// A listening socket.
