@@ -69,6 +69,7 @@ impl Scene {
                 max_sessions: None,
                 max_connections: None,
             },
+            audit: None,
             listeners: BTreeMap::from([(
                 MAIN.to_owned(),
                 config::Listener {

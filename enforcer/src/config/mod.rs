@@ -98,6 +98,24 @@ pub struct Audit {
     pub heads_file: PathBuf,
     /// How often a head is signed, if there are new records; default 1 min.
     pub heads_interval: Duration,
+    /// `[audit.exports.NAME]`: where records are passed on to.
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// Where audit records are passed on to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Export {
+    /// A file of JSON lines.
+    JsonFile(PathBuf),
+    /// A datagram socket of this machine that takes syslog messages.
+    Syslog(PathBuf),
+    /// A collector of OpenTelemetry logs.
+    Otlp {
+        /// Where it takes them.
+        url: Uri,
+        /// How it is reached.
+        outbound: Outbound,
+    },
 }
 
 /// A listening socket.

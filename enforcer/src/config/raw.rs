@@ -52,6 +52,17 @@ pub(super) struct RawAudit {
     pub(super) max_size: Option<Spanned<String>>,
     pub(super) heads_file: Option<PathBuf>,
     pub(super) heads_interval: Option<Spanned<RawDuration>>,
+    #[serde(default)]
+    pub(super) exports: Named<RawExport>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExport {
+    pub(super) json_file: Option<PathBuf>,
+    pub(super) syslog: Option<PathBuf>,
+    pub(super) otlp: Option<Spanned<String>>,
+    pub(super) outbound: Option<Spanned<RawOutbound>>,
 }
 
 #[derive(Debug, Deserialize)]

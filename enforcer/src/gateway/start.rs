@@ -18,6 +18,7 @@ use crate::{
     gateway::{
         Service, Target,
         assertion::Assertions,
+        export::Collectors,
         http::{http2, path::PathError, route::RouteTable},
         identity::{Identifier, IdentityError},
         revoked::{self, RevocationListError},
@@ -60,12 +61,15 @@ pub(crate) enum StartError {
     Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
+    #[error("audit export `{0}`")]
+    Export(String, #[source] UpstreamTlsError),
     #[error("the upstream of the route from `{0}`")]
     Upstream(String, #[source] UpstreamTlsError),
 }
 
 /// Everything that serving needs.
 pub(crate) struct Started {
+    pub(crate) collectors: Collectors,
     pub(crate) channel: OwnedFd,
     pub(crate) handover: OwnedFd,
     pub(crate) listeners: Vec<StartedListener>,
@@ -139,8 +143,11 @@ pub(crate) fn load(
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
         });
     }
+    let collectors = Collectors::load(&config, &mut roots)
+        .map_err(|(name, error)| StartError::Export(name, error))?;
     Ok(Started {
         channel,
+        collectors,
         handover,
         listeners,
         identifier: Identifier::load(&config.identity, &mut roots)?,

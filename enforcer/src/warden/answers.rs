@@ -15,6 +15,7 @@ use super::{
     store::StoreHealth,
 };
 use crate::{
+    audit::ExporterHealth,
     clock::{BootInstant, Now},
     kernel::{
         attach,
@@ -115,6 +116,8 @@ impl Core {
                 .map(|error| format!("the audit log cannot be written: {error}")),
         );
         problems.extend(audit.upkeep_error.clone());
+        let exports = self.exports.health();
+        problems.extend(exports.iter().filter_map(export_problem));
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
@@ -138,6 +141,7 @@ impl Core {
                 gateways,
                 store: self.store.health(),
                 audit,
+                exports,
             }),
         }
     }
@@ -222,6 +226,14 @@ impl Core {
             connections,
         }
     }
+}
+
+fn export_problem(exporter: &ExporterHealth) -> Option<String> {
+    let ExporterHealth {
+        name, last_error, ..
+    } = exporter;
+    let error = last_error.as_ref()?;
+    Some(format!("audit export {name} does not deliver: {error}"))
 }
 
 fn store_problem(store: &StoreHealth) -> Option<String> {

@@ -11,6 +11,7 @@ use enforcer_abi as abi;
 use super::{
     book::{Book, Live},
     ending::{Ending, Over},
+    exports::Exports,
     gateways::Gateways,
     listing::Listings,
     queue::DeadlineQueue,
@@ -56,6 +57,7 @@ pub struct Core {
     /// Sockets that could not be reset: dropped meanwhile, and tried again.
     pub(super) stuck: HashMap<u64, abi::Connection>,
     pub(super) listings: Listings,
+    pub(super) exports: Exports,
     pub(super) losses: abi::Stats,
     pub(super) purged_at: BootInstant,
 }
@@ -95,6 +97,7 @@ impl Core {
             ending: HashMap::new(),
             stuck: HashMap::new(),
             listings: Listings::default(),
+            exports: Exports::default(),
             losses,
             purged_at: BootInstant::from_nanos(0),
         }

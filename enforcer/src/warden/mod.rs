@@ -15,6 +15,7 @@ mod book;
 mod concurrency;
 mod core;
 mod ending;
+mod exports;
 mod finding;
 mod gateways;
 mod listeners;

@@ -102,6 +102,11 @@ impl Core {
             ToWarden::ObservedRequest(observed) => {
                 return self.record_request(Event::RequestObserved, observed, now);
             }
+            ToWarden::Exported {
+                exporter,
+                batch,
+                outcome,
+            } => return self.exports.heard(&exporter, batch, outcome),
             // Answers that the supervisor waits for, not the core.
             ToWarden::Ready | ToWarden::Listeners { .. } => return,
         };

@@ -23,6 +23,7 @@ use super::{
     admin::{AdminCommand, AdminServer, GatewayState, Settings, UnloadOutcome, socket_in},
     answers::{Asked, Whereabouts},
     core::{Core, Parts},
+    exports::Exports,
     gateways::GatewayId,
     listeners::Listeners,
     processes::{Incoming, Processes},
@@ -150,6 +151,7 @@ impl Warden {
         );
 
         let (to_loop, incoming) = mpsc::channel(QUEUE);
+        core.exports = Exports::start(&config, &to_loop)?;
         let mut processes = Processes::new(
             config_path,
             text,
@@ -262,6 +264,7 @@ impl Warden {
                 self.core.gateways.remove(id);
                 self.processes.on_gone(id, now.boot);
             }
+            Incoming::Export(batch) => self.core.export(batch),
             Incoming::StartGateway if self.stopping => {}
             Incoming::StartGateway => {
                 let started =

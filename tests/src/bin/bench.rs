@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use enforcer::clock::{self, Now};
 use enforcer_tests::{
-    Scene,
+    Scene, audit_load,
     client::{Download, End},
     wait,
     wire::{Lateness, difference, millis},
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     for sessions in SESSIONS {
         measure(sessions).with_context(|| format!("with {sessions} sessions"))?;
     }
-    Ok(())
+    audit_load::measure().context("with audit records")
 }
 
 /// Each session takes one descriptor here for its client and one for its upstream.

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod audit;
+mod audit_exports;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;
