@@ -119,6 +119,8 @@ fn fill(scene: &Scene) -> Result<()> {
             signing_key: None,
             certificate: None,
             policies: vec![MAIN.to_owned()],
+            first_address: None,
+            hours_end_at: None,
             idle_timeout: None,
             last_activity: now.wall,
         });

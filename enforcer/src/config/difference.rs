@@ -11,6 +11,9 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     if old.daemon != new.daemon {
         found.push("daemon changed".to_owned());
     }
+    if old.audit != new.audit {
+        found.push("audit changed".to_owned());
+    }
     named(
         "listener",
         &old.listeners,

@@ -371,7 +371,7 @@ impl Driver {
                         hand_over(&self.link, transport, &mut self.listeners).await?
                     }
                     Some((message, _)) => {
-                        if message == ToGateway::Drain {
+                        if matches!(message, ToGateway::Drain) {
                             // What is not accepted here any more is another gateway's, or nobody's.
                             self.listeners.clear();
                         }

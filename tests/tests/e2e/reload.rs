@@ -375,3 +375,41 @@ fn a_state_folder_that_cannot_be_written_keeps_no_history_and_holds_nothing_up()
         2
     );
 }
+
+#[test]
+fn recorded_pauses_tell_what_other_limits_would_have_meant() {
+    let scene = Scene::new("replay").unwrap();
+    let mut daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let token = scene.token("alice").unwrap();
+    assert!(is_served(&client, &token));
+    let paused_at = clock::boot_now();
+    wait::until("there was a pause", || {
+        let paused = clock::boot_now().saturating_duration_since(paused_at);
+        (paused > Duration::from_millis(1_700)).then_some(())
+    })
+    .unwrap();
+    assert!(is_served(&client, &token));
+    // Recorded at the stop, for a session that lives on; read without a daemon.
+    daemon.terminate().unwrap();
+    daemon
+        .wait_for_audit("session_activity", |record| {
+            record["idle_gaps"]["longest"][0]["lasted_ms"].as_u64() > Some(1_500)
+        })
+        .unwrap();
+
+    let mut config = scene.config.clone();
+    for (idle_timeout, cut) in [("1s", 1), ("30s", 0)] {
+        config.policy().idle_timeout = Some(idle_timeout.to_owned());
+        let candidate = config.text().unwrap();
+        let candidate = scene.bed.write("candidate.toml", candidate).unwrap();
+        let candidate = candidate.to_str().unwrap();
+        let replay = ["policy", "replay", "--json", "--config", candidate];
+        let replayed = daemon.cli_by_socket(&replay).unwrap();
+        assert_eq!(replayed.code, 0, "{replayed:?}");
+        let replayed = replayed.json().unwrap();
+        assert_eq!(replayed["total"]["sessions"], 1, "{replayed}");
+        assert_eq!(replayed["total"]["cut_idle"], cut, "{replayed}");
+        assert_eq!(replayed["total"]["logins_again"], cut, "{replayed}");
+    }
+}
