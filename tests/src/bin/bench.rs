@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: what a policy decision takes, and how late the cut is when many sessions
-//! end at the same instant.
+//! `cargo xtask bench`: what a policy decision takes, how late the cut is when many sessions end at
+//! the same instant, and what a reload with many live sessions costs.
 //!
 //! Every session has a download under way. Lateness is measured on the cable, from the deadline to
 //! the last payload and to the reset; and at the clients, to the instant at which they knew.
@@ -11,7 +11,7 @@ use enforcer::clock::{self, Now};
 use enforcer_tests::{
     Scene, audit_load,
     client::{Download, End},
-    wait,
+    reload_under_load, wait,
     wire::{Lateness, difference, millis},
 };
 use jiff::SignedDuration;
@@ -27,6 +27,18 @@ const HEAD_START_EACH: Duration = Duration::from_millis(10);
 fn main() -> Result<()> {
     enforcer_tests::policy_decision::measure()?;
     raise_descriptor_limit()?;
+    let parts: Vec<_> = std::env::args().skip(1).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if wanted("cut") {
+        measure_cuts()?;
+    }
+    if wanted("reload") {
+        reload_under_load::run()?;
+    }
+    Ok(())
+}
+
+fn measure_cuts() -> Result<()> {
     println!(
         "{:>8}  {:<24}{:>14}{:>14}{:>14}",
         "sessions", "lateness of", "p50", "p99", "max"
