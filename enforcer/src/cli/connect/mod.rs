@@ -20,6 +20,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use rustix::net::sockopt::set_socket_linger;
 use rustls::pki_types::ServerName;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -30,7 +31,7 @@ pub use self::address::{Address, InvalidAddress};
 pub(crate) use self::failure::Failure;
 use self::{
     client::Client,
-    gateway::{Gateway, Verdict},
+    gateway::{Gateway, Tunnel, Verdict},
     relay::{Until, relay},
     say::Voice,
     token::TokenSource,
@@ -175,20 +176,30 @@ async fn listen(client: &Arc<Client>, address: SocketAddr, target: &Address) -> 
 
 /// Serves one local connection. Until it has ended well, whatever closes it resets it: the end of
 /// this process must not look like the target's.
-async fn carry(client: Arc<Client>, mut stream: TcpStream) {
-    use rustix::net::sockopt::set_socket_linger;
-    let result = async {
-        set_socket_linger(&stream, Some(Duration::ZERO)).map_err(std::io::Error::from)?;
-        stream.set_nodelay(true)?;
-        let mut tunnel = client.open().await?;
-        let (read, write) = stream.split();
-        relay(read, write, &mut tunnel, Until::Both).await?;
-        set_socket_linger(&stream, None).map_err(std::io::Error::from)?;
-        Ok::<_, Failure>(())
+async fn carry(client: Arc<Client>, stream: TcpStream) {
+    let mut tunnel = match open_for(&client, &stream).await {
+        Ok(tunnel) => tunnel,
+        Err(failure) => return client.voice.warn(explain(&failure)),
     };
-    if let Err(failure) = result.await {
-        client.voice.warn(explain(&failure));
+    let mut stream = stream;
+    let (read, write) = stream.split();
+    let result = relay(read, write, &mut tunnel, Until::Both).await;
+    if result.is_ok() {
+        // Fails only for a socket that is gone.
+        let _ = set_socket_linger(&stream, None);
     }
+    drop(stream);
+    match finish(&tunnel, result).await {
+        // Said once, for all tunnels.
+        Ok(()) | Err(Failure::SessionOver(_)) => {}
+        Err(failure) => client.voice.warn(explain(&failure)),
+    }
+}
+
+async fn open_for(client: &Arc<Client>, stream: &TcpStream) -> Result<Tunnel, Failure> {
+    set_socket_linger(stream, Some(Duration::ZERO)).map_err(std::io::Error::from)?;
+    stream.set_nodelay(true)?;
+    client.open().await
 }
 
 /// Serves standard input and output.
@@ -196,8 +207,13 @@ async fn pipe(client: &Arc<Client>) -> Result<(), Failure> {
     let mut tunnel = client.open().await?;
     let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
     let result = relay(input, output, &mut tunnel, Until::Target).await;
+    finish(&tunnel, result).await
+}
+
+/// What came of a tunnel. If the whole connection broke off, and not the tunnel's stream alone, it
+/// may be for the end of the session.
+async fn finish(tunnel: &Tunnel, result: Result<(), Failure>) -> Result<(), Failure> {
     match &result {
-        // Not the stream alone: the whole connection.
         Err(Failure::Broken(error)) if !error.is_reset() => {
             let verdict = tokio::time::timeout(VERDICT_TIMEOUT, tunnel.line.verdict()).await;
             match verdict {
