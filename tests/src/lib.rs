@@ -39,6 +39,7 @@ pub mod process;
 pub mod provider;
 pub mod scene;
 pub mod streams;
+pub mod throughput;
 pub mod upstream;
 pub mod wait;
 pub mod websockets;

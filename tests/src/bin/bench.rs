@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: what a policy decision takes, and how late the cut is when many sessions
-//! end at the same instant.
+//! `cargo xtask bench`: what a policy decision takes, how much passes against a forwarder without
+//! enforcer, and how late the cut is when many sessions end at the same instant. With the word
+//! `throughput`, only that.
 //!
-//! Every session has a download under way. Lateness is measured on the cable, from the deadline to
+//! For the cut, every session has a download under way. Lateness is measured on the cable, from the deadline to
 //! the last payload and to the reset; and at the clients, to the instant at which they knew.
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use enforcer::clock::{self, Now};
 use enforcer_tests::{
     Scene, audit_load,
     client::{Download, End},
+    throughput::{self, Comparison},
     wait,
     wire::{Lateness, difference, millis},
 };
@@ -25,7 +27,14 @@ const HEAD_START: Duration = Duration::from_secs(3);
 const HEAD_START_EACH: Duration = Duration::from_millis(10);
 
 fn main() -> Result<()> {
-    enforcer_tests::policy_decision::measure()?;
+    let only_throughput = std::env::args().nth(1).is_some_and(|it| it == "throughput");
+    if !only_throughput {
+        enforcer_tests::policy_decision::measure()?;
+    }
+    compare().context("throughput")?;
+    if only_throughput {
+        return Ok(());
+    }
     raise_descriptor_limit()?;
     println!(
         "{:>8}  {:<24}{:>14}{:>14}{:>14}",
@@ -35,6 +44,28 @@ fn main() -> Result<()> {
         measure(sessions).with_context(|| format!("with {sessions} sessions"))?;
     }
     audit_load::measure().context("with audit records")
+}
+
+fn compare() -> Result<()> {
+    println!(
+        "{:<24}{:>14}{:>14}{:>14}",
+        "MB/s", "plain TLS", "enforcer", "ratio"
+    );
+    for Comparison {
+        transfer,
+        plain,
+        enforced,
+    } in throughput::compare()?
+    {
+        println!(
+            "{:<24}{:>14.0}{:>14.0}{:>14.2}",
+            transfer.name(),
+            plain / 1e6,
+            enforced / 1e6,
+            enforced / plain
+        );
+    }
+    Ok(())
 }
 
 /// Each session takes one descriptor here for its client and one for its upstream.

@@ -77,12 +77,17 @@ pub struct LocalEnd {
     pub stdio: bool,
 }
 
-/// Where the bearer token is: exactly one of the fields is set.
+/// Where the bearer token is: at most one of the fields is set, and none only where a certificate
+/// is shown.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct TokenArgs {
     /// Read the token from this file, anew for each renewal.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present_any = ["token_env", "token_command", "client_certificate"]
+    )]
     pub token_file: Option<PathBuf>,
     /// Read the token from this environment variable.
     #[arg(long, value_name = "VARIABLE")]
@@ -114,12 +119,11 @@ fn server_name(text: &str) -> Result<ServerName<'static>, &'static str> {
 }
 
 impl TokenArgs {
-    fn source(self) -> Result<TokenSource> {
+    fn source(self) -> TokenSource {
         let file = self.token_file.map(TokenSource::File);
-        let source = file
-            .or(self.token_env.map(TokenSource::Environment))
-            .or(self.token_command.map(TokenSource::Command));
-        source.context("no token is named")
+        file.or(self.token_env.map(TokenSource::Environment))
+            .or(self.token_command.map(TokenSource::Command))
+            .unwrap_or(TokenSource::Certificate)
     }
 }
 
@@ -132,7 +136,7 @@ pub(super) fn run(args: ConnectArgs) -> Result<ExitCode> {
     let result = runtime.block_on(async {
         let voice = Voice { quiet: args.quiet };
         let gateway = Gateway::load(args.gateway, &args.tls)?;
-        let client = Client::new(gateway, args.token.source()?, args.target.clone(), voice);
+        let client = Client::new(gateway, args.token.source(), args.target.clone(), voice);
         match args.local.listen {
             Some(address) => listen(&client, address, &args.target).await?,
             None => pipe(&client).await?,
