@@ -9,7 +9,7 @@ use enforcer::{
     config::{Identity, JwtIssuer, KeySource},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use rcgen::{KeyPair, RsaKeySize, SignatureAlgorithm};
+use rcgen::{KeyPair, RsaKeySize};
 use serde_json::json;
 
 /// An issuer with a key of its own, and a token of the usual size.
