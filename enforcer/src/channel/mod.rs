@@ -10,8 +10,8 @@ mod message;
 mod transport;
 
 pub use message::{
-    BoundRole, EndCause, Kinship, Refusal, RefusedRequest, Request, SessionUsage, SessionView,
-    ToGateway, ToWarden,
+    BoundRole, CanaryEnd, CanaryReport, Delivery, EndCause, Kinship, METRICS_LISTENER, Refusal,
+    RefusedRequest, Request, SessionUsage, SessionView, ToGateway, ToWarden,
 };
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;

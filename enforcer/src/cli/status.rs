@@ -6,6 +6,7 @@ use anyhow::Result;
 use enforcer_abi::ABI_VERSION;
 
 use super::{
+    canary,
     client::{Client, ClientError},
     output::{print, print_json},
     text::{NOTHING, count, duration, or_nothing, printable, table},
@@ -117,6 +118,9 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
     }
     lines.push(field("store", &store(&daemon.store)));
     lines.push(field("audit log", &audit(daemon)));
+    if let Some(last) = &daemon.canary {
+        lines.push(field("canary", &canary::for_people(last)));
+    }
     lines
 }
 
@@ -189,7 +193,11 @@ mod tests {
     use super::*;
     use crate::{
         audit::AuditHealth,
-        warden::admin::{GatewayState, GatewayStatus},
+        clock::WallInstant,
+        warden::{
+            admin::{GatewayState, GatewayStatus},
+            canary::CanaryStatus,
+        },
     };
 
     fn pins() -> Pins {
@@ -263,6 +271,12 @@ mod tests {
                     path: "/var/lib/enforcer/enforcer.db".into(),
                     ..StoreHealth::default()
                 },
+                canary: Some(CanaryStatus {
+                    at: WallInstant::from_unix_seconds(0),
+                    passed: true,
+                    lateness_us: Some(310),
+                    failure: None,
+                }),
                 audit: AuditHealth {
                     path: "/var/lib/enforcer/audit.db".into(),
                     written: 5,
@@ -279,6 +293,7 @@ mod tests {
             "gateway      pid 11, serving, sealed",
             "store        /var/lib/enforcer/enforcer.db",
             "audit log    /var/lib/enforcer/audit.db, 5 written, 3 LOST",
+            "canary       passed at 1970-01-01T00:00:00.000000Z, reset 310 us late",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

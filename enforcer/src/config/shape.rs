@@ -91,6 +91,9 @@ fn example(key: &str) -> Option<&'static str> {
         "audience" => r#"audience = "api""#,
         "algorithms" => r#"algorithms = ["RS256"]"#,
         "listener" => r#"listener = "NAME" with the name of a listener"#,
+        "url" => r#"url = "https://alerts.example/hook""#,
+        "secret_file" => r#"secret_file = "webhook.secret""#,
+        "otlp" => r#"otlp = "http://127.0.0.1:4318""#,
         _ => return None,
     })
 }

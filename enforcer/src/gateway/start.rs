@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::{
     authn::{Authenticator, KeyError, signing::SigningKeyFault},
-    channel::{ToGateway, receive_blocking},
+    channel::{METRICS_LISTENER, ToGateway, receive_blocking},
     config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
@@ -22,12 +22,15 @@ use crate::{
         revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
+        traces::{self, Exporter, Tracer},
         tunnel::Tunnels,
         upstream::{
             Upstream,
             tls::{NativeRoots, UpstreamTlsError},
         },
+        webhook::{WebhookError, Webhooks},
     },
+    metrics::{Counters, RouteLabels},
     policy::PolicySet,
     session::CertificateId,
 };
@@ -61,6 +64,10 @@ pub(crate) enum StartError {
     Routes(#[from] PathError),
     #[error("the upstream of the route from `{0}`")]
     Upstream(String, #[source] UpstreamTlsError),
+    #[error("the traces")]
+    Traces(#[source] UpstreamTlsError),
+    #[error("the webhook `{0}`")]
+    Webhook(String, #[source] WebhookError),
 }
 
 /// Everything that serving needs.
@@ -68,6 +75,8 @@ pub(crate) struct Started {
     pub(crate) channel: OwnedFd,
     pub(crate) handover: OwnedFd,
     pub(crate) listeners: Vec<StartedListener>,
+    /// Where the figures are served.
+    pub(crate) metrics: Option<OwnedFd>,
     /// To serve as.
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
@@ -78,6 +87,11 @@ pub(crate) struct Started {
     pub(crate) routes: RouteTable,
     pub(crate) policies: PolicySet,
     pub(crate) targets: Vec<Target>,
+    pub(crate) counters: Counters,
+    /// Where spans begin, and what takes them away.
+    pub(crate) traces: Option<(Tracer, Exporter)>,
+    /// Who alerts are sent to.
+    pub(crate) webhooks: Webhooks,
     pub(crate) tunnels: Tunnels,
 }
 
@@ -125,23 +139,45 @@ pub(crate) fn load(
     let config = Config::parse(&text, &config_path)?;
 
     let mut listeners = Vec::new();
+    let mut metrics = None;
     for (name, socket) in names.into_iter().zip(fds) {
-        listeners.push(load_listener(&config, name, socket)?);
+        if name == METRICS_LISTENER {
+            metrics = Some(socket);
+        } else {
+            listeners.push(load_listener(&config, name, socket)?);
+        }
     }
+    let counters = Counters::default();
     let mut roots = NativeRoots::default();
     let mut targets = Vec::new();
     for route in &config.routes {
         targets.push(Target {
+            counters: counters.route(RouteLabels {
+                listener: route.listener.clone(),
+                host: route.host.clone().unwrap_or_default(),
+                path: route.path.clone(),
+            }),
             forward_token: route.forward_token,
             assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
         });
     }
+    let webhooks = Webhooks::load(&config.monitoring.webhooks, &mut roots)
+        .map_err(|(name, error)| StartError::Webhook(name, error))?;
+    let traces = config.monitoring.traces.as_ref();
+    let traces = traces
+        .map(|configured| traces::load(configured, &mut roots))
+        .transpose()
+        .map_err(StartError::Traces)?;
     Ok(Started {
         channel,
         handover,
         listeners,
+        metrics,
+        counters,
+        traces,
+        webhooks,
         authenticator: Authenticator::load(&config.identity)?,
         assertions: config
             .assertion

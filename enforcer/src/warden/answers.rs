@@ -15,7 +15,7 @@ use super::{
     store::StoreHealth,
 };
 use crate::{
-    clock::{BootInstant, Now},
+    clock::{BootInstant, Now, WallInstant},
     kernel::{
         attach,
         cgroup::DaemonCgroup,
@@ -33,6 +33,8 @@ pub struct Whereabouts {
     pub cgroup: DaemonCgroup,
     /// When it started.
     pub started_at: BootInstant,
+    /// The same, by the wall clock.
+    pub started_at_wall: WallInstant,
 }
 
 /// What the loop must do itself.
@@ -63,6 +65,8 @@ impl Core {
                 let detail = reason.map_or(by.clone(), |reason| format!("{by}: {reason}"));
                 self.revoke(&selector, &detail, reply, now);
             }
+            AdminCommand::Metrics { reply } => self.figures_wanted(reply, place),
+            AdminCommand::Canary { reply } => self.canary_wanted(reply, now),
             command @ AdminCommand::Unload { .. } => return Asked::Unload(command),
         }
         Asked::Done
@@ -73,6 +77,7 @@ impl Core {
         let chosen: Vec<SessionId> = self
             .book
             .iter()
+            .filter(|live| !self.canary.is(live.session.id))
             .filter(|live| match selector {
                 Selector::Id(id) => live.session.id == *id,
                 Selector::Subject(subject) => live.session.principal.subject == *subject,
@@ -115,6 +120,12 @@ impl Core {
                 .map(|error| format!("the audit log cannot be written: {error}")),
         );
         problems.extend(audit.upkeep_error.clone());
+        let canary = self.canary.last();
+        problems.extend(
+            canary
+                .and_then(|last| last.failure.as_ref())
+                .map(|failure| format!("the last canary failed: {failure}")),
+        );
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
@@ -138,12 +149,13 @@ impl Core {
                 gateways,
                 store: self.store.health(),
                 audit,
+                canary: canary.cloned(),
             }),
         }
     }
 
     /// How full a map is, from what is known here: counting a big map's entries would hold up cuts.
-    fn fill(&self, name: &str) -> Option<Fill> {
+    pub(super) fn fill(&self, name: &str) -> Option<Fill> {
         let legs = || self.book.iter().map(|live| live.legs.len() as u64).sum();
         let (entries, capacity) = match name {
             map_name::SESSIONS | map_name::ACTIVITY => (
@@ -197,6 +209,7 @@ impl Core {
                 .as_secs(),
             expires_in_seconds: seconds_to(session.deadline().at),
             idle_in_seconds: session.idle_at(payload).map(seconds_to),
+            idle_timeout_seconds: session.limits.idle_timeout.map(|timeout| timeout.as_secs()),
             deadline: session.wall_limit(session.deadline().at, now),
             connections: live.legs.len(),
         }

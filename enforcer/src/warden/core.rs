@@ -4,22 +4,30 @@
 //! of them: a session is in the map before a socket is bound to it, and both before the gateway
 //! hears of it; at the end the map comes first, then the resets, then the words.
 
-use std::{collections::BTreeMap, collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use enforcer_abi as abi;
 
 use super::{
+    alerts::Alerts,
     book::{Book, Live},
+    canary::Canary,
     ending::{Ending, Over},
     gateways::Gateways,
     listing::Listings,
     queue::DeadlineQueue,
+    recorder::Recorder,
     store::{StoreHandle, StoredSession},
 };
 use crate::{
-    audit::{AuditSink, Event, Record},
+    audit::{AuditSink, Detectors, Event, Record},
     channel::{SessionView, ToGateway},
     clock::{self, BootInstant, Now, WallInstant},
+    config::Config,
     kernel::{maps::Maps, reset::Resetter},
     policy::{ActivityKind, Mode, Policy, Terms},
     session::{EndReason, Session, SessionId, Step},
@@ -44,7 +52,11 @@ pub struct Core {
     pub(super) pre_authentication_timeout: Duration,
     pub(super) maps: Maps,
     pub(super) resetter: Resetter,
-    pub(super) audit: AuditSink,
+    pub(super) audit: Recorder,
+    pub(super) alerts: Alerts,
+    pub(super) canary: Canary,
+    /// Where the figures can be read; nobody authenticates there.
+    pub(super) metrics_address: Option<SocketAddr>,
     pub(super) store: StoreHandle,
     pub(super) gateways: Gateways,
     pub(super) queue: DeadlineQueue<Due>,
@@ -85,7 +97,10 @@ impl Core {
             pre_authentication_timeout: parts.pre_authentication_timeout,
             maps: parts.maps,
             resetter: parts.resetter,
-            audit: parts.audit,
+            audit: Recorder::new(parts.audit),
+            alerts: Alerts::default(),
+            canary: Canary::default(),
+            metrics_address: None,
             store: parts.store,
             gateways: Gateways::default(),
             queue: DeadlineQueue::new(),
@@ -98,6 +113,21 @@ impl Core {
             losses,
             purged_at: BootInstant::from_nanos(0),
         }
+    }
+
+    /// Watches what happens as the configuration says: detectors, alerts, canaries, the
+    /// metrics address.
+    pub fn monitor(&mut self, config: &Config, now: Now) {
+        let idle_timeouts = config
+            .policies
+            .iter()
+            .filter_map(|(name, policy)| Some((name.clone(), policy.limits.idle_timeout?)));
+        let monitoring = &config.monitoring;
+        let detectors = Detectors::new(monitoring.detectors.clone(), idle_timeouts.collect());
+        self.audit.detect_with(detectors);
+        self.canary.schedule(monitoring.canary_interval, now.boot);
+        self.metrics_address = monitoring.metrics_address;
+        self.open_alerts(config);
     }
 
     /// When the alarm is to ring next.
@@ -153,6 +183,10 @@ impl Core {
                     });
                 }
                 return self.advance(id, now);
+            }
+            Step::End(limit) if now.boot < self.canary.reset_at(id, limit.at) => {
+                let reset_at = self.canary.reset_at(id, limit.at);
+                self.queue.set(Due::Session(id), reset_at);
             }
             Step::End(limit) => match live.session.limits.mode {
                 Mode::Enforce => {

@@ -10,11 +10,14 @@
 //! ```
 
 pub mod admin;
+mod alerts;
 mod answers;
 mod book;
+pub(crate) mod canary;
 mod concurrency;
 mod core;
 mod ending;
+mod figures;
 mod finding;
 mod gateways;
 mod listeners;
@@ -22,6 +25,7 @@ mod listing;
 mod observed;
 mod processes;
 mod queue;
+mod recorder;
 mod recovery;
 mod requests;
 mod run;

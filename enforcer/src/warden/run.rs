@@ -138,6 +138,7 @@ impl Warden {
             audit: audit.sink(),
             store,
         });
+        core.monitor(&config, now);
         let mut started = Record::new(now.wall, Event::DaemonStarted);
         started.pid = Some(std::process::id());
         core.audit.write(started);
@@ -158,7 +159,7 @@ impl Warden {
             to_loop,
         );
         let inherited = processes.adopt(&mut core.gateways).await;
-        let listeners = Listeners::provide(&config.listeners, inherited)?;
+        let listeners = Listeners::provide(&config, inherited)?;
         processes.start(&listeners, &mut core.gateways, Now::read().boot)?;
 
         let (to_core, commands) = mpsc::channel(QUEUE);
@@ -175,6 +176,7 @@ impl Warden {
                 bpf_dir: daemon.bpf_dir.clone(),
                 cgroup,
                 started_at: now.boot,
+                started_at_wall: now.wall,
             },
             alarm: Alarm::new()?,
             wall_clock: WallClockWatch::new()?,
@@ -253,6 +255,9 @@ impl Warden {
         let now = Now::read();
         match incoming {
             Incoming::Message(id, ToWarden::Ready) => self.on_ready(id, now),
+            Incoming::Message(id, ToWarden::Scraped { request }) => {
+                self.core.on_scrape(id, request, &self.place);
+            }
             Incoming::Message(id, message) => self.core.on_message(id, message, now),
             Incoming::Gone(id) => {
                 if self.processes.is_current(id) {

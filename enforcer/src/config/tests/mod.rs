@@ -2,6 +2,7 @@ mod audit;
 mod certificates;
 mod faults;
 mod files;
+mod monitoring;
 mod policies;
 mod proxy;
 mod tcp;

@@ -40,7 +40,9 @@ use crate::{
         tls,
         tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
+        webhook::Webhooks,
     },
+    metrics::Counters,
     policy::{PolicySet, Requirements, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
@@ -331,6 +333,7 @@ impl World {
             .map(|route| Target {
                 forward_token: route.forward_token,
                 assertion_audience: None,
+                counters: Arc::default(),
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
             })
             .collect();
@@ -363,6 +366,10 @@ impl World {
             policies: policies(&routes, &tunnels),
             targets,
             tunnels: Tunnels::of(&tunnels),
+            metrics: None,
+            counters: Counters::default(),
+            traces: None,
+            webhooks: Webhooks::default(),
         })
         .unwrap();
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Peer, SessionDetail, SessionInfo, StatusReport};
-use crate::session::SessionId;
+use crate::{session::SessionId, warden::canary::CanaryStatus};
 
 /// Where an answer goes. Who asked may have left: then it goes nowhere.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -39,6 +39,16 @@ pub enum AdminCommand {
         peer: Peer,
         /// Where the answer goes.
         reply: Reply<RevokeOutcome>,
+    },
+    /// All figures, as text.
+    Metrics {
+        /// Where the answer goes.
+        reply: Reply<String>,
+    },
+    /// Run a canary now. The answer comes when it is over.
+    Canary {
+        /// Where the answer goes.
+        reply: Reply<CanaryStatus>,
     },
     /// End all sessions, detach, unpin, stop. The answer comes before the daemon exits.
     Unload {

@@ -13,7 +13,7 @@ use crate::{
     },
     policy::Mode,
     session::SessionId,
-    warden::store::StoreHealth,
+    warden::{canary::CanaryStatus, store::StoreHealth},
 };
 
 /// A live session.
@@ -38,6 +38,9 @@ pub struct SessionInfo {
     /// Whole seconds to its idle limit, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_in_seconds: Option<u64>,
+    /// Its idle timeout in whole seconds, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_seconds: Option<u64>,
     /// Its deadline.
     #[serde(with = "rfc3339")]
     pub deadline: WallInstant,
@@ -205,6 +208,9 @@ pub struct DaemonStatus {
     pub store: StoreHealth,
     /// The audit log.
     pub audit: AuditHealth,
+    /// How the last canary went, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
 }
 
 /// A gateway process.

@@ -13,7 +13,7 @@ use super::{
     AdminCommand, ApiError, Peer, Reply, RevokeRequest,
     audit::{self, Lines, Query},
 };
-use crate::session::SessionId;
+use crate::{metrics, session::SessionId};
 
 /// Longest body of a request.
 const LONGEST_BODY: usize = 64 * 1024;
@@ -52,6 +52,14 @@ impl Api {
             (&Method::GET, ["v1", "status"]) => {
                 json(&self.ask(|reply| AdminCommand::Status { reply }).await?)
             }
+            (&Method::GET, ["v1", "metrics"]) => {
+                let text = self.ask(|reply| AdminCommand::Metrics { reply }).await?;
+                let body = Either::Left(text.into());
+                Ok(respond(StatusCode::OK, metrics::CONTENT_TYPE, body))
+            }
+            (&Method::POST, ["v1", "canary"]) => {
+                json(&self.ask(|reply| AdminCommand::Canary { reply }).await?)
+            }
             (&Method::GET, ["v1", "sessions"]) => {
                 json(&self.ask(|reply| AdminCommand::Sessions { reply }).await?)
             }
@@ -74,7 +82,10 @@ impl Api {
             }
             (
                 _,
-                ["v1", "status" | "sessions" | "audit" | "revoke" | "unload"]
+                [
+                    "v1",
+                    "status" | "metrics" | "canary" | "sessions" | "audit" | "revoke" | "unload",
+                ]
                 | ["v1", "sessions", _],
             ) => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::not_found(format!("there is no {path}"))),
