@@ -68,7 +68,9 @@ impl Scene {
                 pre_authentication_timeout: None,
                 max_sessions: None,
                 max_connections: None,
+                watch: false,
             },
+            audit: None,
             listeners: BTreeMap::from([(
                 MAIN.to_owned(),
                 config::Listener {

@@ -12,6 +12,7 @@
 //! [`AuditReader`] finds records again, [`verify()`] says whether they are what was written.
 
 mod chain;
+mod export;
 mod filter;
 mod floods;
 mod heads;
@@ -28,6 +29,7 @@ mod verify;
 mod writer;
 
 pub use chain::{ChainId, Hash, InvalidDigits, Position};
+pub use export::{Destination, Exporter, ExporterHealth, ExporterParts, HandOver};
 pub use filter::{Filter, InvalidFilter, parse_network};
 pub use reader::{AuditReader, ReadError, StoredRecord};
 pub use record::{ConnectionRole, Event, Record, UnknownEvent};

@@ -13,9 +13,9 @@ use std::{
 use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
 
 use super::{
-    chain::Hash,
+    chain::{ChainId, Hash},
     filter::{Condition, Filter},
-    ledger::SCHEMA_VERSION,
+    ledger::{self, SCHEMA_VERSION},
 };
 
 /// Longest wait for a writer that sets the database up.
@@ -132,6 +132,7 @@ pub struct AuditReader {
 #[derive(Debug)]
 struct OpenDatabase {
     connection: Connection,
+    chain: ChainId,
     /// Device and inode of the file.
     file: (u64, u64),
     /// The last record that was looked at.
@@ -182,6 +183,18 @@ impl AuditReader {
         };
         let skipped = skip(open, &self.condition, count);
         skipped.map_err(|source| unreadable(&self.path, source))
+    }
+
+    /// Leaves out the records up to this number.
+    pub fn skip_through(&mut self, sequence: u64) {
+        if let Some(open) = &mut self.open {
+            open.after = sequence.cast_signed();
+        }
+    }
+
+    /// The chain of the database, if it is there.
+    pub fn chain(&self) -> Option<ChainId> {
+        self.open.as_ref().map(|open| open.chain)
     }
 
     /// The next records, at most `limit`; none at the end. When following, call again in a while.
@@ -246,10 +259,12 @@ impl AuditReader {
     fn reopen(&mut self) -> Result<(), ReadError> {
         let file = identity(&self.path);
         let connection = open(&self.path)?;
-        let window = window(&connection, &self.filter);
-        let (first, last) = window.map_err(|source| unreadable(&self.path, source))?;
+        let read = ledger::chain_id(&connection)
+            .and_then(|chain| Ok((chain, window(&connection, &self.filter)?)));
+        let (chain, (first, last)) = read.map_err(|source| unreadable(&self.path, source))?;
         self.open = Some(OpenDatabase {
             connection,
+            chain,
             file,
             after: first - 1,
             through: if self.follow { i64::MAX } else { last },

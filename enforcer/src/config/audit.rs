@@ -1,11 +1,17 @@
 //! `[audit]`.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use toml::Spanned;
 
-use super::{Audit, Daemon, draft::Draft, duration::Zero, raw::RawAudit};
+use super::{
+    Audit, Daemon, Export,
+    draft::Draft,
+    duration::Zero,
+    outbound,
+    raw::{Named, RawAudit, RawExport},
+};
 use crate::audit::HEADS_NAME;
 
 const DEFAULT_MAX_SIZE: ByteSize = ByteSize::gib(1);
@@ -21,6 +27,7 @@ impl Audit {
             max_size: DEFAULT_MAX_SIZE.as_u64(),
             heads_file: state_dir.join(HEADS_NAME),
             heads_interval: DEFAULT_HEADS_INTERVAL,
+            exports: BTreeMap::new(),
         }
     }
 }
@@ -44,6 +51,42 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: RawAudit, daemon: &Daemon) -> 
             Zero::Refused,
             default.heads_interval,
         ),
+        exports: exports(draft, raw.exports),
+    }
+}
+
+fn exports(draft: &mut Draft<'_>, raw: Named<RawExport>) -> BTreeMap<String, Export> {
+    let mut exports = BTreeMap::new();
+    for (name, raw) in raw {
+        draft.name("export", &name);
+        if let Some(export) = export(draft, &name, raw) {
+            exports.insert(name.into_inner(), export);
+        }
+    }
+    exports
+}
+
+fn export(draft: &mut Draft<'_>, name: &Spanned<String>, raw: RawExport) -> Option<Export> {
+    if let (None, Some(section)) = (&raw.otlp, &raw.outbound) {
+        let help = "remove it, or add `otlp`";
+        draft.report(section, "`outbound` says how a collector is reached", help);
+    }
+    match (raw.json_file, raw.syslog, raw.otlp) {
+        (Some(path), None, None) => Some(Export::JsonFile(draft.resolve(&path))),
+        (None, Some(path), None) => Some(Export::Syslog(draft.resolve(&path))),
+        (None, None, Some(url)) => {
+            let outbound = outbound::convert(draft, raw.outbound.as_ref());
+            let url = outbound::url(draft, "otlp", &url)?;
+            Some(Export::Otlp { url, outbound })
+        }
+        _ => {
+            draft.report(
+                name,
+                format!("export `{}` does not go to one place", name.get_ref()),
+                "write exactly one of `json_file`, `syslog` and `otlp`",
+            );
+            None
+        }
     }
 }
 

@@ -7,10 +7,12 @@ mod assertion;
 mod audit;
 mod cookies;
 mod daemon;
+mod difference;
 mod draft;
 mod duration;
 mod error;
 mod files;
+mod fixed;
 mod identity;
 mod listeners;
 mod load;
@@ -32,6 +34,8 @@ use std::{
 };
 
 pub use assertion::Assertion;
+pub use difference::differences;
+pub(crate) use difference::route_name;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 use http::Uri;
@@ -85,6 +89,8 @@ pub struct Daemon {
     pub max_sessions: u32,
     /// Size of the connection maps; default 131,072.
     pub max_connections: u32,
+    /// Applies the file when it is changed; default false.
+    pub watch: bool,
 }
 
 /// How the audit log is kept.
@@ -98,6 +104,24 @@ pub struct Audit {
     pub heads_file: PathBuf,
     /// How often a head is signed, if there are new records; default 1 min.
     pub heads_interval: Duration,
+    /// `[audit.exports.NAME]`: where records are passed on to.
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// Where audit records are passed on to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Export {
+    /// A file of JSON lines.
+    JsonFile(PathBuf),
+    /// A datagram socket of this machine that takes syslog messages.
+    Syslog(PathBuf),
+    /// A collector of OpenTelemetry logs.
+    Otlp {
+        /// Where it takes them.
+        url: Uri,
+        /// How it is reached.
+        outbound: Outbound,
+    },
 }
 
 /// A listening socket.

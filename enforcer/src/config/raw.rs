@@ -43,6 +43,8 @@ pub(super) struct RawDaemon {
     pub(super) pre_authentication_timeout: Option<Spanned<RawDuration>>,
     pub(super) max_sessions: Option<Spanned<i64>>,
     pub(super) max_connections: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,6 +54,17 @@ pub(super) struct RawAudit {
     pub(super) max_size: Option<Spanned<String>>,
     pub(super) heads_file: Option<PathBuf>,
     pub(super) heads_interval: Option<Spanned<RawDuration>>,
+    #[serde(default)]
+    pub(super) exports: Named<RawExport>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExport {
+    pub(super) json_file: Option<PathBuf>,
+    pub(super) syslog: Option<PathBuf>,
+    pub(super) otlp: Option<Spanned<String>>,
+    pub(super) outbound: Option<Spanned<RawOutbound>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,11 +13,12 @@ use ipnet::IpNet;
 
 use crate::{
     authn::signing::SigningKeyFault,
-    channel::{ToGateway, receive_blocking},
+    channel::{ToGateway, ToWarden, receive_blocking, send_blocking},
     config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
         assertion::Assertions,
+        export::Collectors,
         http::{http2, path::PathError, route::RouteTable},
         identity::{Identifier, IdentityError},
         revoked::{self, RevocationListError},
@@ -60,12 +61,15 @@ pub(crate) enum StartError {
     Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
+    #[error("audit export `{0}`")]
+    Export(String, #[source] UpstreamTlsError),
     #[error("the upstream of the route from `{0}`")]
     Upstream(String, #[source] UpstreamTlsError),
 }
 
 /// Everything that serving needs.
 pub(crate) struct Started {
+    pub(crate) collectors: Collectors,
     pub(crate) channel: OwnedFd,
     pub(crate) handover: OwnedFd,
     pub(crate) listeners: Vec<StartedListener>,
@@ -103,7 +107,22 @@ pub(crate) fn receive() -> Result<Started, StartError> {
     let Some((ToGateway::Start { config_path, names }, fds, channel)) = received else {
         return Err(StartError::NotStarted);
     };
+    let warden = channel.try_clone().map_err(StartError::Channel)?;
     load(config_path, names, fds, channel)
+        .inspect_err(|error| give_up(&warden, &anyhow::anyhow!("{}", with_causes(error))))
+}
+
+/// Tells the warden why this gateway cannot start.
+pub(crate) fn give_up(warden: &OwnedFd, error: &anyhow::Error) {
+    let reason = format!("{error:#}");
+    if let Err(error) = send_blocking(warden, &ToWarden::CannotStart { reason }) {
+        tracing::error!("the warden cannot be told: {error}");
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Loads what a start message names.
@@ -139,8 +158,11 @@ pub(crate) fn load(
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
         });
     }
+    let collectors = Collectors::load(&config, &mut roots)
+        .map_err(|(name, error)| StartError::Export(name, error))?;
     Ok(Started {
         channel,
+        collectors,
         handover,
         listeners,
         identifier: Identifier::load(&config.identity, &mut roots)?,

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod audit;
+mod audit_exports;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;
@@ -23,6 +24,7 @@ mod passing;
 mod policies;
 mod privileges;
 mod proxy_protocol;
+mod reload;
 mod renew;
 mod restart;
 mod revoke;

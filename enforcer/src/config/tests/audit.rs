@@ -33,3 +33,39 @@ fn what_is_no_size_is_refused_with_one_to_write() {
         assert!(problems[0].help.contains("\"1GiB\""), "{problems:?}");
     }
 }
+
+#[test]
+fn an_export_goes_to_exactly_one_place() {
+    let text = with(
+        "[audit.exports.a]\njson_file = \"a.jsonl\"\n[audit.exports.b]\nsyslog = \"/dev/log\"\n\
+         [audit.exports.c]\notlp = \"https://collector.example:4318/v1/logs\"",
+    );
+    let exports = parse(&text).unwrap().audit.exports;
+    let file = Path::new("/etc/enforcer/a.jsonl").to_owned();
+    assert_eq!(exports["a"], Export::JsonFile(file));
+    assert_eq!(exports["b"], Export::Syslog("/dev/log".into()));
+    let url = |export: &Export| match export {
+        Export::Otlp { url, .. } => url.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(url(&exports["c"]), "https://collector.example:4318/v1/logs");
+    for (keys, what) in [
+        ("", "does not go to one place"),
+        (
+            "json_file = \"a\"\nsyslog = \"b\"",
+            "does not go to one place",
+        ),
+        (
+            "otlp = \"http://collector.example\"",
+            "is not an `https://` URL",
+        ),
+        (
+            "syslog = \"a\"\noutbound = {}",
+            "how a collector is reached",
+        ),
+    ] {
+        let text = with(&format!("[audit.exports.a]\n{keys}"));
+        let problems = problems(parse(&text).expect_err(keys));
+        assert!(problems[0].what.contains(what), "{keys}: {problems:?}");
+    }
+}

@@ -30,6 +30,7 @@ use crate::{
     },
     gateway::{
         Server, Service, Target,
+        export::Collectors,
         http::{
             http2,
             route::{RouteTable, tests::route},
@@ -341,6 +342,7 @@ impl World {
         let handover = folder.path().join("handover.sock");
         let (ours, theirs) = UnixSeqpacket::pair().unwrap();
         let server = Server::start(Started {
+            collectors: Collectors::default(),
             channel: theirs.into(),
             handover: UnixSeqpacketListener::bind(&handover).unwrap().into(),
             listeners: vec![StartedListener {
