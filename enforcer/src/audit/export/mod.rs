@@ -191,7 +191,7 @@ impl Run {
             let records = match self.read() {
                 Ok(records) => records,
                 Err(error) => {
-                    self.failed(&error.to_string());
+                    self.failed(&error.with_cause());
                     continue;
                 }
             };
