@@ -43,6 +43,8 @@ pub struct Daemon {
     pub max_sessions: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub watch: bool,
 }
 
 /// `[audit]`

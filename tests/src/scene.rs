@@ -68,6 +68,7 @@ impl Scene {
                 pre_authentication_timeout: None,
                 max_sessions: None,
                 max_connections: None,
+                watch: false,
             },
             audit: None,
             listeners: BTreeMap::from([(

@@ -17,6 +17,11 @@ pub type Request = u32;
 pub enum ToWarden {
     /// Sealed and serving.
     Ready,
+    /// It can't serve with this configuration, and ends.
+    CannotStart {
+        /// Why.
+        reason: String,
+    },
     /// Open the credential's session, or join the live one, under these policies, and bind
     /// the client's socket to it if it isn't yet. Answer: `Opened` or `Refused`.
     Open {
@@ -246,6 +251,11 @@ pub enum ToGateway {
     Changed {
         /// The session as it is now.
         session: SessionView,
+    },
+    /// Limits of sessions changed with the configuration.
+    Relimited {
+        /// The sessions as they are now.
+        sessions: Vec<SessionView>,
     },
     /// The session ends soon, within `warn_before`, as things stand.
     Warning {

@@ -15,4 +15,4 @@ pub use message::{
 };
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;
-pub use transport::{MAX_MESSAGE, Transport, receive_blocking};
+pub use transport::{MAX_MESSAGE, Transport, receive_blocking, send_blocking};

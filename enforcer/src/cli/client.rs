@@ -208,6 +208,7 @@ mod tests {
             socket: folder.join("admin.sock"),
             group: None,
             audit_log: folder.join(DATABASE_NAME),
+            history: folder.join("configurations"),
         };
         let (commands, core) = mpsc::channel(1);
         (AdminServer::start(settings, commands).unwrap(), core)

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod connect;
 pub mod maps;
 pub mod policy;
+pub mod reload;
 pub mod sessions;
 pub mod status;
 pub mod unload;
@@ -70,7 +71,7 @@ pub enum Command {
     Maps(MapsArgs),
     /// Search, verify or export the audit log. Works when the daemon is dead.
     Audit(Box<audit::AuditArgs>),
-    /// Show policies, templates and decisions.
+    /// Show policies, templates and decisions; try limits out before they hold, and take them back.
     Policy(PolicyArgs),
     /// Reach a target through a gateway: the client's half of a tunnel.
     ///
@@ -80,6 +81,11 @@ pub enum Command {
     /// failure.
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(connect::ConnectArgs),
+    /// Apply the configuration to the running daemon, live sessions included.
+    ///
+    /// All or nothing. Exits with 64 after file, line and what to write instead if the file has to
+    /// be mended, with 1 if the daemon refuses it for another reason.
+    Reload(ReloadArgs),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
     /// All sessions are ended first, with their connections.
@@ -189,6 +195,20 @@ pub struct MapsArgs {
     pub json: bool,
 }
 
+/// Arguments of `reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+    /// Under which conditions.
+    #[command(flatten)]
+    pub conditions: reload::Conditions,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `unload`.
 #[derive(Debug, Args)]
 pub struct UnloadArgs {
@@ -226,6 +246,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Audit(args) => audit::run(*args),
         Command::Policy(args) => policy::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Reload(args) => {
+            let request = args.conditions.request(None);
+            reload::run(&args.target.reload_socket()?, &request, args.json)
+        }
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
             unload::run(&args.target.socket()?, || pins::remove(&daemon))
@@ -328,7 +352,13 @@ mod tests {
              --claims c.json --client 192.0.2.7 --issuer https://idp --at 2026-01-31T12:00:00Z",
             "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
             "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
+            "enforcer connect --gateway gw:443 --stdio --client-certificate c --client-key k db:1",
             "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
+            "enforcer reload --max-cut 10 --yes --config f.toml --json",
+            "enforcer policy simulate --config new.toml --json",
+            "enforcer policy history --show 3",
+            "enforcer policy replay --config new.toml --since 30d --json",
+            "enforcer policy rollback 3 --max-cut 0",
             "enforcer unload",
             "enforcer gateway",
         ] {

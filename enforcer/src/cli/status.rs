@@ -13,7 +13,10 @@ use super::{
 use crate::{
     audit::ExporterHealth,
     warden::{
-        admin::{DaemonStatus, MapStatus, ProgramStatus, StatusReport, missing_parts},
+        admin::{
+            ConfigurationStatus, DaemonStatus, MapStatus, ProgramStatus, StatusReport,
+            missing_parts,
+        },
         store::StoreHealth,
     },
 };
@@ -118,12 +121,30 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
             &format!("pid {}, {state}, {sealed}", gateway.pid),
         ));
     }
+    lines.push(field(
+        "configuration",
+        &configuration(&daemon.configuration),
+    ));
     lines.push(field("store", &store(&daemon.store)));
     lines.push(field("audit log", &audit(daemon)));
     for export in &daemon.exports {
         lines.push(field("export", &exporter(export)));
     }
     lines
+}
+
+fn configuration(configuration: &ConfigurationStatus) -> String {
+    let mut text = configuration.path.display().to_string();
+    if let Some(version) = configuration.version {
+        text += &format!(", version {version}");
+    }
+    if let Some(applied_at) = configuration.applied_at {
+        text += &format!(", applied {applied_at}");
+    }
+    if configuration.reloading {
+        text += ", another is being applied";
+    }
+    text
 }
 
 fn store(store: &StoreHealth) -> String {
@@ -216,6 +237,7 @@ mod tests {
     use super::*;
     use crate::{
         audit::AuditHealth,
+        clock::WallInstant,
         warden::admin::{GatewayState, GatewayStatus},
     };
 
@@ -302,6 +324,12 @@ mod tests {
                     delivered: 4,
                     ..ExporterHealth::default()
                 }],
+                configuration: ConfigurationStatus {
+                    path: "/etc/enforcer/enforcer.toml".into(),
+                    version: Some(7),
+                    applied_at: Some(WallInstant::from_unix_seconds(0)),
+                    ..ConfigurationStatus::default()
+                },
             }),
         };
         let text = for_people(&report);

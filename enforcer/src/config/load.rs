@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
+pub(super) fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
     problems.sort_by_key(|problem| problem.line);
     ConfigError::Invalid {
         path: path.to_owned(),
@@ -147,7 +147,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
 }
 
 /// The absolute folder of the file at `path`.
-fn folder(path: &Path) -> PathBuf {
+pub(super) fn folder(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(PathBuf::new, Path::to_owned)
 }

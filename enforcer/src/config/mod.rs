@@ -7,10 +7,12 @@ mod assertion;
 mod audit;
 mod cookies;
 mod daemon;
+mod difference;
 mod draft;
 mod duration;
 mod error;
 mod files;
+mod fixed;
 mod identity;
 mod listeners;
 mod load;
@@ -32,6 +34,8 @@ use std::{
 };
 
 pub use assertion::Assertion;
+pub use difference::differences;
+pub(crate) use difference::route_name;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 use http::Uri;
@@ -85,6 +89,8 @@ pub struct Daemon {
     pub max_sessions: u32,
     /// Size of the connection maps; default 131,072.
     pub max_connections: u32,
+    /// Applies the file when it is changed; default false.
+    pub watch: bool,
 }
 
 /// How the audit log is kept.

@@ -43,6 +43,8 @@ pub(super) struct RawDaemon {
     pub(super) pre_authentication_timeout: Option<Spanned<RawDuration>>,
     pub(super) max_sessions: Option<Spanned<i64>>,
     pub(super) max_connections: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]

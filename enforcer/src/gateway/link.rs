@@ -370,7 +370,13 @@ impl Driver {
                     Some((ToGateway::HandOver, _)) => {
                         hand_over(&self.link, transport, &mut self.listeners).await?
                     }
-                    Some((message, _)) => self.link.receive(message),
+                    Some((message, _)) => {
+                        if matches!(message, ToGateway::Drain) {
+                            // What is not accepted here any more is another gateway's, or nobody's.
+                            self.listeners.clear();
+                        }
+                        self.link.receive(message);
+                    }
                 }
             }
         };

@@ -126,7 +126,9 @@ pub fn run() -> anyhow::Result<()> {
     // (an orphaned process group, setpgid(2)), and Ctrl-C meant for the warden.
     rustix::process::setsid().context("cannot leave the warden's session")?;
     let started = start::receive()?;
-    seal::seal(&started.user).context("cannot seal the gateway")?;
+    seal::seal(&started.user)
+        .context("cannot seal the gateway")
+        .inspect_err(|error| start::give_up(&started.channel, error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

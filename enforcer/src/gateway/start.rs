@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::{
     authn::signing::SigningKeyFault,
-    channel::{ToGateway, receive_blocking},
+    channel::{ToGateway, ToWarden, receive_blocking, send_blocking},
     config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
@@ -107,7 +107,22 @@ pub(crate) fn receive() -> Result<Started, StartError> {
     let Some((ToGateway::Start { config_path, names }, fds, channel)) = received else {
         return Err(StartError::NotStarted);
     };
+    let warden = channel.try_clone().map_err(StartError::Channel)?;
     load(config_path, names, fds, channel)
+        .inspect_err(|error| give_up(&warden, &anyhow::anyhow!("{}", with_causes(error))))
+}
+
+/// Tells the warden why this gateway cannot start.
+pub(crate) fn give_up(warden: &OwnedFd, error: &anyhow::Error) {
+    let reason = format!("{error:#}");
+    if let Err(error) = send_blocking(warden, &ToWarden::CannotStart { reason }) {
+        tracing::error!("the warden cannot be told: {error}");
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Loads what a start message names.

@@ -295,6 +295,8 @@ pub enum EndReason {
     TokenInactive,
     /// Its issuer could not be asked about its token for too long.
     TokenUnconfirmed,
+    /// A changed configuration left it no time.
+    Policy,
     /// The maps knew it and the store did not.
     Unknown,
 }
@@ -325,6 +327,7 @@ impl EndReason {
             Self::KeyWithdrawn => "key_withdrawn",
             Self::TokenInactive => "token_inactive",
             Self::TokenUnconfirmed => "token_unconfirmed",
+            Self::Policy => "policy",
             Self::Unknown => "unknown",
         }
     }

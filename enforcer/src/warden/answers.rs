@@ -6,12 +6,13 @@ use enforcer_abi::{ABI_VERSION, map_name};
 
 use super::{
     admin::{
-        AdminCommand, ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, Reply,
-        RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState, StatusReport,
-        map_statuses, missing_parts, program_statuses,
+        AdminCommand, ConfigurationStatus, ConnectionInfo, DaemonStatus, GatewayState,
+        GatewayStatus, Reply, RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState,
+        StatusReport, map_statuses, missing_parts, program_statuses,
     },
     book::Live,
     core::{Core, payload_instant},
+    reload::{Order, Origin},
     store::StoreHealth,
 };
 use crate::{
@@ -42,6 +43,8 @@ pub enum Asked {
     Done,
     /// Remove everything and stop, then answer.
     Unload(AdminCommand),
+    /// Look at another configuration.
+    Configuration(Order),
 }
 
 impl Core {
@@ -63,6 +66,24 @@ impl Core {
                 let by = format!("revoked by user {}", peer.uid);
                 let detail = reason.map_or(by.clone(), |reason| format!("{by}: {reason}"));
                 self.revoke(&selector, &detail, reply, now);
+            }
+            AdminCommand::Reload {
+                request,
+                peer,
+                reply,
+            } => {
+                let origin = match request.version {
+                    Some(_) => Origin::Rollback(peer.uid),
+                    None => Origin::Reload(peer.uid),
+                };
+                return Asked::Configuration(Order::Apply {
+                    origin,
+                    request,
+                    reply: Some(reply),
+                });
+            }
+            AdminCommand::Simulate { request, reply } => {
+                return Asked::Configuration(Order::Simulate { request, reply });
             }
             command @ AdminCommand::Unload { .. } => return Asked::Unload(command),
         }
@@ -118,6 +139,7 @@ impl Core {
         problems.extend(audit.upkeep_error.clone());
         let exports = self.exports.health();
         problems.extend(exports.iter().filter_map(export_problem));
+        problems.extend(configuration_problems(&self.configuration));
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
@@ -142,6 +164,7 @@ impl Core {
                 store: self.store.health(),
                 audit,
                 exports,
+                configuration: self.configuration.clone(),
             }),
         }
     }
@@ -234,6 +257,18 @@ fn export_problem(exporter: &ExporterHealth) -> Option<String> {
     } = exporter;
     let error = last_error.as_ref()?;
     Some(format!("audit export {name} does not deliver: {error}"))
+}
+
+fn configuration_problems(configuration: &ConfigurationStatus) -> Vec<String> {
+    let refused = configuration.refused.as_ref().map(|refused| {
+        let reason = refused.refused.message.replace('\n', " ");
+        format!("the last configuration was refused: {reason}")
+    });
+    let history = configuration
+        .history_error
+        .as_ref()
+        .map(|error| format!("the configuration is not in the history: {error}"));
+    refused.into_iter().chain(history).collect()
 }
 
 fn store_problem(store: &StoreHealth) -> Option<String> {

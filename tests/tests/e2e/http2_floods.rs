@@ -34,10 +34,12 @@ const FLOODS: [Flood; 8] = [
         what: "requests that are reset at once",
         reason: "http2_violation",
         play: |peer| {
-            let pairs = (0..200).flat_map(|number| {
+            // Without the token, so that many come at once.
+            let request = block(&peer.request("GET", "/")[..4]);
+            let pairs = (0..400).flat_map(|number| {
                 let stream = 2 * number + 1;
                 [
-                    peer.get(stream, "/slow"),
+                    Frame::only_headers(stream, &*request),
                     Frame::reset(stream, Code::Cancel),
                 ]
             });

@@ -24,6 +24,7 @@ mod passing;
 mod policies;
 mod privileges;
 mod proxy_protocol;
+mod reload;
 mod renew;
 mod restart;
 mod revoke;

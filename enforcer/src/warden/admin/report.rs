@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ConfigurationStatus;
 use crate::{
     audit::{AuditHealth, ConnectionRole, ExporterHealth, rfc3339},
     clock::WallInstant,
@@ -208,6 +209,8 @@ pub struct DaemonStatus {
     /// What passes its records on.
     #[serde(default)]
     pub exports: Vec<ExporterHealth>,
+    /// The configuration.
+    pub configuration: ConfigurationStatus,
 }
 
 /// A gateway process.

@@ -65,6 +65,13 @@ fn core(mut commands: mpsc::Receiver<AdminCommand>) {
             AdminCommand::Unload { reply, .. } => reply
                 .send(Err(CommandFailed("a link is stuck".to_owned())))
                 .unwrap(),
+            AdminCommand::Reload { request, reply, .. } => {
+                assert_eq!(request.max_cut, Some(1));
+                let message = "c.toml:1: bad\nhelp: mend it";
+                let refused = ReloadRefused::new(RefusalCode::Invalid, message);
+                reply.send(Err(refused)).unwrap();
+            }
+            AdminCommand::Simulate { reply, .. } => drop(reply),
             // The core is in trouble.
             AdminCommand::Status { reply } => drop(reply),
         }
@@ -83,6 +90,7 @@ impl Fixture {
             socket: folder.path().join("admin.sock"),
             group: None,
             audit_log: folder.path().join(DATABASE_NAME),
+            history: PathBuf::new(),
         };
         let (commands, receiver) = mpsc::channel(8);
         thread::spawn(|| core(receiver));
@@ -194,6 +202,7 @@ fn the_socket_is_for_root_alone_and_replaces_what_a_dead_daemon_left() {
         socket: socket.clone(),
         group: None,
         audit_log: fixture.path(DATABASE_NAME),
+        history: PathBuf::new(),
     };
     let successor = AdminServer::start(settings.clone(), commands.clone()).unwrap();
     assert!(UnixStream::connect(&socket).is_ok());
