@@ -508,6 +508,7 @@ impl Reloads {
                     &issuers(config),
                     config.daemon.pre_authentication_timeout,
                 );
+                house.core.keep_audit(config);
                 let affected =
                     regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
                 house.core.monitor(config, now);
