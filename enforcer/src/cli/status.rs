@@ -122,10 +122,7 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
             &format!("pid {}, {state}, {sealed}", gateway.pid),
         ));
     }
-    lines.push(field(
-        "configuration",
-        &configuration(&daemon.configuration),
-    ));
+    lines.push(field("config", &configuration(&daemon.configuration)));
     lines.push(field("store", &store(&daemon.store)));
     lines.push(field("audit log", &audit(daemon)));
     for export in &daemon.exports {
