@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::{
-    audit::{AuditHealth, AuditSink, Detectors, Event, Record},
+    audit::{AuditHealth, AuditSettings, AuditSink, Detectors, Event, Record},
     metrics::{GatewayFigures, Tally},
 };
 
@@ -28,6 +28,11 @@ impl Recorder {
             sink,
             watch: RefCell::default(),
         }
+    }
+
+    /// From now on the log is kept by these settings.
+    pub fn reconfigure(&self, settings: AuditSettings) {
+        self.sink.reconfigure(settings);
     }
 
     /// These look at records from now on.
