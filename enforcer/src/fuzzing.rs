@@ -36,6 +36,14 @@ pub fn request_heads(input: &[u8]) {
     gateway::fuzzing::inspect_requests(stream, usize::from(*piece).max(1));
 }
 
+/// Frames of an HTTP/2 connection, in pieces as long as the first byte says.
+pub fn http2_frames(input: &[u8]) {
+    let Some((piece, stream)) = input.split_first() else {
+        return;
+    };
+    gateway::fuzzing::follow_frames(stream, usize::from(*piece).max(1));
+}
+
 /// A request's path.
 pub fn request_paths(input: &[u8]) {
     if let Ok(path) = std::str::from_utf8(input) {

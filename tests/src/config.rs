@@ -12,6 +12,9 @@ use crate::certificates::SERVER_NAME;
 pub struct Config {
     /// `[daemon]`
     pub daemon: Daemon,
+    /// `[audit]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// `[listeners.NAME]`
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
@@ -42,6 +45,38 @@ pub struct Daemon {
     pub max_connections: Option<u32>,
 }
 
+/// `[audit]`
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Audit {
+    /// `[audit.exports.NAME]`
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// `[audit.exports.NAME]`
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case", untagged)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub enum Export {
+    File {
+        json_file: PathBuf,
+    },
+    Syslog {
+        syslog: PathBuf,
+    },
+    Otlp {
+        otlp: String,
+        outbound: CollectorOutbound,
+    },
+}
+
+/// `outbound` of a collector.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct CollectorOutbound {
+    pub ca: PathBuf,
+    pub allow_networks: Vec<String>,
+}
+
 /// `[listeners.NAME]`
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the keys of the configuration file")]
@@ -52,6 +87,10 @@ pub struct Listener {
     pub identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_cookie: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allowed_origins: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<Proxies>,
     pub tls: ServerTls,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use enforcer::audit::{AuditReader, DATABASE_NAME, Filter};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -131,14 +132,15 @@ impl<'bed> Daemon<'bed> {
 
     /// The audit log so far.
     pub fn audit(&self) -> Result<Vec<Value>> {
-        let file = self.bed.path("state/audit.jsonl");
-        let text = fs::read_to_string(&file).unwrap_or_default();
-        // The last line may be on its way.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let records = whole.lines().map(serde_json::from_str);
+        let database = self.bed.path("state").join(DATABASE_NAME);
+        let reader = AuditReader::open(&database, Filter::default())?;
+        let records = reader.records();
         records
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("read {file:?}"))
+            .map(|record| {
+                let line = record?.line();
+                serde_json::from_str(&line).with_context(|| format!("no JSON: {line}"))
+            })
+            .collect()
     }
 
     /// The first audit record of this event that matches, once there is one.
@@ -252,6 +254,12 @@ fn launch(bed: &Bed, wrapper: &[OsString]) -> Result<Process> {
 /// What the daemon said, for whoever has to find out what went wrong.
 fn story(bed: &Bed) -> String {
     let log = fs::read_to_string(bed.path(LOG)).unwrap_or_default();
-    let audit = fs::read_to_string(bed.path("state/audit.jsonl")).unwrap_or_default();
+    let database = bed.path("state").join(DATABASE_NAME);
+    let mut audit = String::new();
+    if let Ok(reader) = AuditReader::open(&database, Filter::default()) {
+        for record in reader.records().flatten() {
+            audit += &(record.line() + "\n");
+        }
+    }
     format!("---- the daemon's log ----\n{log}---- its audit log ----\n{audit}----")
 }

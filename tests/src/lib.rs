@@ -17,12 +17,14 @@
 //! The peers are not enforcer's code, and what is promised is measured on the cable: a veth has no
 //! queue, so what leaves the daemon's IP layer is captured within microseconds.
 
+pub mod audit_load;
 pub mod bed;
 #[cfg(target_arch = "x86_64")]
 pub mod captive;
 pub mod capture;
 pub mod certificates;
 pub mod client;
+pub mod collector;
 pub mod config;
 pub mod connect;
 pub mod daemon;
@@ -32,12 +34,14 @@ pub mod haproxy;
 pub mod issuer;
 pub mod namespace;
 pub mod nginx;
+pub mod policy_decision;
 pub mod process;
 pub mod provider;
 pub mod scene;
 pub mod streams;
 pub mod upstream;
 pub mod wait;
+pub mod websockets;
 pub mod wire;
 
 pub use bed::Bed;

@@ -69,6 +69,7 @@ impl Scene {
                 max_sessions: None,
                 max_connections: None,
             },
+            audit: None,
             listeners: BTreeMap::from([(
                 MAIN.to_owned(),
                 config::Listener {
@@ -76,6 +77,8 @@ impl Scene {
                     protocol: "http".to_owned(),
                     identity: None,
                     principal: None,
+                    token_cookie: None,
+                    allowed_origins: Vec::new(),
                     proxy_protocol: None,
                     tls: config::ServerTls {
                         certificate,

@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::rfc3339;
+use super::{
+    chain::{ChainId, Hash},
+    rfc3339,
+};
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
@@ -67,6 +70,14 @@ events! {
     GatewayDied = "gateway_died",
     /// Records were lost before this one; `lost` says how many.
     AuditLost = "audit_lost",
+    /// A chain of records begins; `reason` says why.
+    AuditChainStarted = "audit_chain_started",
+    /// A key to sign heads with was made.
+    AuditKeyCreated = "audit_key_created",
+    /// The oldest records were removed, in good order.
+    AuditPruned = "audit_pruned",
+    /// The log is not the one that its last signed head speaks of.
+    AuditTampered = "audit_tampered",
 }
 
 impl fmt::Display for Event {
@@ -209,6 +220,16 @@ pub struct Record {
         skip_serializing_if = "Option::is_none"
     )]
     pub deadline: Option<WallInstant>,
+    /// When the last payload passed, as the kernel noted it.
+    #[serde(
+        with = "rfc3339::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub last_payload_at: Option<WallInstant>,
+    /// Sockets of the session on which payload passed at the limit or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_after_deadline: Option<u64>,
     /// How long before the limit the last payload passed, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_payload_before_deadline_us: Option<u64>,
@@ -221,15 +242,37 @@ pub struct Record {
     /// Packets that were dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_packets: Option<u64>,
+    /// Sockets that the session had when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u64>,
     /// Sockets that were reset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sockets_reset: Option<u64>,
+    /// Sockets that had not closed when the record was written: the kernel's last word on them is
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets_unheard: Option<u64>,
+    /// Records like this one that it stands for, besides itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<u64>,
     /// The process, for what happens to the daemon and its gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Records lost, for [`Event::AuditLost`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
+    /// Records removed, for [`Event::AuditPruned`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+    /// The chain that `through` and `hash` belong to, if it is not the record's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
+    /// Number of the last record that is spoken of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<u64>,
+    /// Its hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Hash>,
 }
 
 impl Record {
@@ -255,13 +298,22 @@ impl Record {
             bytes_sent: None,
             duration_ms: None,
             deadline: None,
+            last_payload_at: None,
+            payload_after_deadline: None,
             last_payload_before_deadline_us: None,
             lateness_us: None,
             reset_lateness_us: None,
             dropped_packets: None,
+            sockets: None,
             sockets_reset: None,
+            sockets_unheard: None,
+            repeated: None,
             pid: None,
             lost: None,
+            removed: None,
+            chain: None,
+            through: None,
+            hash: None,
         }
     }
 

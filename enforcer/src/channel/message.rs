@@ -103,11 +103,45 @@ pub enum ToWarden {
     /// A request went on that a policy would have refused which is only observed, for the audit
     /// log. No answer.
     ObservedRequest(RefusedRequest),
+    /// The answer to `Export`.
+    Exported {
+        /// Of the batch.
+        exporter: String,
+        /// Of the batch.
+        batch: u64,
+        /// What became of it.
+        outcome: ExportOutcome,
+    },
     /// The answer to `HandOver`: names of the listeners, whose sockets come along in this order.
     Listeners {
         /// Names, as in the configuration.
         names: Vec<String>,
     },
+}
+
+/// Most bytes of records in a batch for an exporter: with what is around them it fits a packet.
+pub const MAX_EXPORT: usize = 40 * 1024;
+
+/// Audit records for an exporter that reaches out to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportBatch {
+    /// Its name in the configuration.
+    pub exporter: String,
+    /// For the answer.
+    pub batch: u64,
+    /// One JSON object each.
+    pub records: Vec<String>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExportOutcome {
+    /// The receiver has it.
+    Delivered,
+    /// The receiver will not take it, whenever it is asked.
+    Rejected(String),
+    /// It is to be tried again.
+    Failed(String),
 }
 
 /// A refused request, for the audit log.
@@ -238,6 +272,8 @@ pub enum ToGateway {
         /// Why.
         reason: EndReason,
     },
+    /// Pass records on to the receiver that the configuration names. Answer: `Exported`.
+    Export(ExportBatch),
     /// Send the listeners (answer: `Listeners`) and stop accepting.
     HandOver,
     /// Serve what is there to its end, then exit.

@@ -10,8 +10,8 @@ mod message;
 mod transport;
 
 pub use message::{
-    BoundRole, EndCause, Kinship, Refusal, RefusedRequest, Request, SessionUsage, SessionView,
-    ToGateway, ToWarden,
+    BoundRole, EndCause, ExportBatch, ExportOutcome, Kinship, MAX_EXPORT, Refusal, RefusedRequest,
+    Request, SessionUsage, SessionView, ToGateway, ToWarden,
 };
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;

@@ -29,8 +29,7 @@ pub use since::{InvalidSince, Since};
 pub use target::{AdminTarget, ConfigTarget};
 
 use crate::{
-    audit::{Event, Filter, Follow, LOG_NAME},
-    clock::{self, Now},
+    clock::Now,
     config::ConfigError,
     gateway,
     session::SessionId,
@@ -69,8 +68,8 @@ pub enum Command {
     Sessions(SessionsArgs),
     /// Show the pinned maps, decoded. Works when the daemon is dead.
     Maps(MapsArgs),
-    /// Read the audit log.
-    Audit(AuditArgs),
+    /// Search, verify or export the audit log. Works when the daemon is dead.
+    Audit(Box<audit::AuditArgs>),
     /// Show policies, templates and decisions.
     Policy(PolicyArgs),
     /// Reach a target through a gateway: the client's half of a tunnel.
@@ -190,29 +189,6 @@ pub struct MapsArgs {
     pub json: bool,
 }
 
-/// Arguments of `audit`.
-#[derive(Debug, Args)]
-pub struct AuditArgs {
-    /// Where the daemon is.
-    #[command(flatten)]
-    pub target: AdminTarget,
-    /// From here on: an instant (2026-01-31T12:00:00Z), or a duration back from now (15m).
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<Since>,
-    /// Only records of this subject.
-    #[arg(long)]
-    pub subject: Option<String>,
-    /// Only records of this event.
-    #[arg(long)]
-    pub event: Option<Event>,
-    /// Go on with new records as they come.
-    #[arg(long)]
-    pub follow: bool,
-    /// Print the records as they are, one JSON object a line.
-    #[arg(long)]
-    pub json: bool,
-}
-
 /// Arguments of `unload`.
 #[derive(Debug, Args)]
 pub struct UnloadArgs {
@@ -247,7 +223,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Now::read(),
             args.json,
         ),
-        Command::Audit(args) => run_audit(args),
+        Command::Audit(args) => audit::run(*args),
         Command::Policy(args) => policy::run(args),
         Command::Connect(args) => connect::run(args),
         Command::Unload(args) => {
@@ -272,23 +248,6 @@ fn run_sessions(args: SessionsArgs) -> Result<ExitCode> {
             sessions::revoke(&socket, selector, reason, args.json)
         }
     }
-}
-
-fn run_audit(args: AuditArgs) -> Result<ExitCode> {
-    let filter = Filter {
-        since: args.since.map(|since| since.instant(clock::wall_now())),
-        subject: args.subject,
-        event: args.event,
-    };
-    let follow = if args.follow { Follow::Yes } else { Follow::No };
-    let log = args.target.config.daemon()?.state_dir.join(LOG_NAME);
-    audit::run(
-        &args.target.socket()?,
-        Some(&log),
-        filter,
-        follow,
-        args.json,
-    )
 }
 
 /// Prints what clap has to say: help and version as asked for, or what is wrong.
@@ -356,7 +315,11 @@ mod tests {
             "enforcer sessions revoke --all",
             "enforcer maps --json",
             "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
-            "enforcer audit --since 2026-01-31T12:00:00Z --config f.toml",
+            "enforcer audit --since 2026-01-31T12:00:00Z --until 5m --config f.toml",
+            "enforcer audit --address 192.0.2.0/24 --reason token_expired --format csv",
+            "enforcer audit --policy admin --session 0000000000000abc --limit 20",
+            "enforcer audit verify --heads h --public-key k --json --config f.toml",
+            "enforcer audit export --since 1h --output records.jsonl",
             "enforcer policy templates --json",
             "enforcer policy show --config f.toml",
             "enforcer policy show sensitive --config f.toml --json",
@@ -385,6 +348,8 @@ mod tests {
             "enforcer sessions revoke 0000000000000abc --all",
             "enforcer sessions revoke --subject alice --all",
             "enforcer audit --since yesterday",
+            "enforcer audit --address nowhere",
+            "enforcer audit --follow verify",
             "enforcer policy",
             "enforcer policy show",
             "enforcer policy explain --config f.toml --subject alice",

@@ -10,9 +10,12 @@ use super::{
     output::{print, print_json},
     text::{NOTHING, count, duration, or_nothing, printable, table},
 };
-use crate::warden::{
-    admin::{DaemonStatus, MapStatus, ProgramStatus, StatusReport, missing_parts},
-    store::StoreHealth,
+use crate::{
+    audit::ExporterHealth,
+    warden::{
+        admin::{DaemonStatus, MapStatus, ProgramStatus, StatusReport, missing_parts},
+        store::StoreHealth,
+    },
 };
 
 /// What is pinned and attached, as seen without a daemon.
@@ -117,6 +120,9 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
     }
     lines.push(field("store", &store(&daemon.store)));
     lines.push(field("audit log", &audit(daemon)));
+    for export in &daemon.exports {
+        lines.push(field("export", &exporter(export)));
+    }
     lines
 }
 
@@ -140,6 +146,27 @@ fn audit(daemon: &DaemonStatus) -> String {
     }
     if let Some(error) = &audit.last_error {
         text += &format!(", {} wait: {error}", audit.queued);
+    }
+    text
+}
+
+fn exporter(export: &ExporterHealth) -> String {
+    let ExporterHealth {
+        name,
+        sequence,
+        delivered,
+        rejected,
+        missed,
+        last_error,
+    } = export;
+    let mut text = format!("{name}, {delivered} delivered, up to record {sequence}");
+    for (number, what) in [(rejected, "NOT TAKEN"), (missed, "MISSED")] {
+        if *number > 0 {
+            text += &format!(", {number} {what}");
+        }
+    }
+    if let Some(error) = last_error {
+        text += &format!(": {}", printable(error));
     }
     text
 }
@@ -264,11 +291,17 @@ mod tests {
                     ..StoreHealth::default()
                 },
                 audit: AuditHealth {
-                    path: "/var/lib/enforcer/audit.jsonl".into(),
+                    path: "/var/lib/enforcer/audit.db".into(),
                     written: 5,
                     lost: 3,
                     ..AuditHealth::default()
                 },
+                exports: vec![ExporterHealth {
+                    name: "siem".to_owned(),
+                    sequence: 4,
+                    delivered: 4,
+                    ..ExporterHealth::default()
+                }],
             }),
         };
         let text = for_people(&report);
@@ -278,7 +311,8 @@ mod tests {
             "sessions     2 with 1 connection",
             "gateway      pid 11, serving, sealed",
             "store        /var/lib/enforcer/enforcer.db",
-            "audit log    /var/lib/enforcer/audit.jsonl, 5 written, 3 LOST",
+            "audit log    /var/lib/enforcer/audit.db, 5 written, 3 LOST",
+            "export       siem, 4 delivered, up to record 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

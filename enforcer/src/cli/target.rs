@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    config::{Config, Daemon},
+    audit::AuditSettings,
+    config::{Audit, Config, Daemon},
     warden::admin::socket_in,
 };
 
@@ -30,6 +31,21 @@ pub struct AdminTarget {
 }
 
 impl ConfigTarget {
+    /// How and where the configuration, or the default, keeps the audit log.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn audit(&self) -> Result<AuditSettings> {
+        Ok(match &self.config {
+            Some(path) => AuditSettings::of(&Config::load(path)?),
+            None => {
+                let daemon = Daemon::default();
+                let audit = Audit::within(&daemon.state_dir);
+                AuditSettings::new(&daemon, &audit)
+            }
+        })
+    }
+
     /// The section `[daemon]` of the configuration, or its defaults.
     ///
     /// # Errors

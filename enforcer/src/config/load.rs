@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, ConfigError, Listener, PolicySettings, Problem, assertion, daemon,
+    Config, ConfigError, Listener, PolicySettings, Problem, assertion, audit, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -112,6 +112,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
             .collect(),
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
+    let audit = audit::convert(&mut draft, raw.audit, &daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
     let tokens_wanted = listeners.is_empty() || listeners.values().any(Listener::takes_tokens);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
@@ -130,6 +131,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
         daemon,
+        audit,
         listeners,
         identity,
         assertion,

@@ -4,6 +4,8 @@
 //! durations, names that refer to something refer to something that exists.
 
 mod assertion;
+mod audit;
+mod cookies;
 mod daemon;
 mod draft;
 mod duration;
@@ -44,6 +46,8 @@ use crate::policy::{Policy, Requirements};
 pub struct Config {
     /// `[daemon]`
     pub daemon: Daemon,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[listeners.NAME]`
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
@@ -83,6 +87,37 @@ pub struct Daemon {
     pub max_connections: u32,
 }
 
+/// How the audit log is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// Records that are older are removed; by default none for their age.
+    pub keep: Option<Duration>,
+    /// Bytes that its database may use; default 1 GiB.
+    pub max_size: u64,
+    /// Where signed heads are appended; default `audit.heads` in `state_dir`.
+    pub heads_file: PathBuf,
+    /// How often a head is signed, if there are new records; default 1 min.
+    pub heads_interval: Duration,
+    /// `[audit.exports.NAME]`: where records are passed on to.
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// Where audit records are passed on to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Export {
+    /// A file of JSON lines.
+    JsonFile(PathBuf),
+    /// A datagram socket of this machine that takes syslog messages.
+    Syslog(PathBuf),
+    /// A collector of OpenTelemetry logs.
+    Otlp {
+        /// Where it takes them.
+        url: Uri,
+        /// How it is reached.
+        outbound: Outbound,
+    },
+}
+
 /// A listening socket.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
@@ -92,6 +127,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How requests on it say whose they are; says nothing of a TCP listener's clients.
     pub identity: RequestIdentity,
+    /// `token_cookie`: requests of browsers may carry their token in it.
+    pub cookie: Option<TokenCookie>,
     /// `proxy_protocol = { from = [..] }`: networks of the proxies that stand in front of it. Their
     /// connections start with a PROXY protocol header, which says who the client is; those of
     /// others don't. Empty without proxies.
@@ -111,6 +148,16 @@ impl Listener {
     pub fn takes_certificates(&self) -> bool {
         self.protocol != Protocol::Http || self.identity != RequestIdentity::Token
     }
+}
+
+/// A cookie that a token may come in, and who may have it sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenCookie {
+    /// Its name.
+    pub name: String,
+    /// `allowed_origins`: beside pages of the same origin, those of these may send requests that
+    /// change something, and open WebSockets. As browsers write them.
+    pub origins: Vec<String>,
 }
 
 /// What a listener speaks.

@@ -19,6 +19,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) daemon: RawDaemon,
     #[serde(default)]
+    pub(super) audit: RawAudit,
+    #[serde(default)]
     pub(super) listeners: Named<RawListener>,
     #[serde(default)]
     pub(super) identity: RawIdentity,
@@ -43,6 +45,26 @@ pub(super) struct RawDaemon {
     pub(super) max_connections: Option<Spanned<i64>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAudit {
+    pub(super) keep: Option<Spanned<RawDuration>>,
+    pub(super) max_size: Option<Spanned<String>>,
+    pub(super) heads_file: Option<PathBuf>,
+    pub(super) heads_interval: Option<Spanned<RawDuration>>,
+    #[serde(default)]
+    pub(super) exports: Named<RawExport>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExport {
+    pub(super) json_file: Option<PathBuf>,
+    pub(super) syslog: Option<PathBuf>,
+    pub(super) otlp: Option<Spanned<String>>,
+    pub(super) outbound: Option<Spanned<RawOutbound>>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListener {
@@ -50,6 +72,8 @@ pub(super) struct RawListener {
     pub(super) protocol: Option<Spanned<String>>,
     pub(super) identity: Option<Spanned<String>>,
     pub(super) principal: Option<Spanned<String>>,
+    pub(super) token_cookie: Option<Spanned<String>>,
+    pub(super) allowed_origins: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) proxy_protocol: Option<RawProxies>,
     pub(super) tls: RawServerTls,
 }

@@ -26,6 +26,7 @@ mod assertion;
 mod binding;
 mod client_certificate;
 mod connection;
+mod export;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gate;
@@ -166,6 +167,7 @@ impl Server {
                     acceptor: listener.acceptor,
                     service: listener.service,
                     identity: listener.identity,
+                    cookie: listener.cookie.map(Arc::new),
                     proxies: listener.proxies.into(),
                 },
             });
@@ -189,6 +191,7 @@ impl Server {
         }
         tokio::spawn(sweep_pools(gateway));
         tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
+        started.collectors.serve(&link);
         tokio::spawn(driver.run(channel));
         Ok(Self { link, finished })
     }

@@ -14,10 +14,11 @@ use ipnet::IpNet;
 use crate::{
     authn::signing::SigningKeyFault,
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener, Protocol, RequestIdentity},
+    config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
         assertion::Assertions,
+        export::Collectors,
         http::{http2, path::PathError, route::RouteTable},
         identity::{Identifier, IdentityError},
         revoked::{self, RevocationListError},
@@ -60,12 +61,15 @@ pub(crate) enum StartError {
     Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
+    #[error("audit export `{0}`")]
+    Export(String, #[source] UpstreamTlsError),
     #[error("the upstream of the route from `{0}`")]
     Upstream(String, #[source] UpstreamTlsError),
 }
 
 /// Everything that serving needs.
 pub(crate) struct Started {
+    pub(crate) collectors: Collectors,
     pub(crate) channel: OwnedFd,
     pub(crate) handover: OwnedFd,
     pub(crate) listeners: Vec<StartedListener>,
@@ -90,6 +94,8 @@ pub(crate) struct StartedListener {
     pub(crate) service: Service,
     /// How requests say whose they are.
     pub(crate) identity: RequestIdentity,
+    /// The cookie that tokens may come in.
+    pub(crate) cookie: Option<TokenCookie>,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Vec<IpNet>,
 }
@@ -137,8 +143,11 @@ pub(crate) fn load(
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
         });
     }
+    let collectors = Collectors::load(&config, &mut roots)
+        .map_err(|(name, error)| StartError::Export(name, error))?;
     Ok(Started {
         channel,
+        collectors,
         handover,
         listeners,
         identifier: Identifier::load(&config.identity, &mut roots)?,
@@ -166,6 +175,7 @@ fn load_listener(
         tls,
         protocol,
         identity,
+        cookie,
         proxies,
         ..
     }) = config.listeners.get(&name)
@@ -188,6 +198,7 @@ fn load_listener(
         acceptor,
         service,
         identity: *identity,
+        cookie: cookie.clone(),
         proxies: proxies.clone(),
     })
 }

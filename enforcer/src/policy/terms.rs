@@ -23,6 +23,11 @@ impl Terms {
         policies: &BTreeMap<String, Policy>,
         now: WallInstant,
     ) -> Option<Self> {
+        let is_enforced = |name| {
+            let policy: Option<&Policy> = policies.get(name);
+            policy.is_some_and(|policy| policy.limits.mode == Mode::Enforce)
+        };
+        let enforced = names.iter().any(is_enforced);
         let mut limits: Option<Limits> = None;
         let mut hours_end_at: Option<WallInstant> = None;
         for name in names {
@@ -35,6 +40,8 @@ impl Terms {
                 continue;
             };
             let end = match hours.open_until(now) {
+                // What is only observed does not tighten what is enforced.
+                _ if enforced && policy.limits.mode == Mode::Observe => continue,
                 None if policy.limits.mode == Mode::Observe => continue,
                 until => until.unwrap_or(now),
             };

@@ -15,6 +15,7 @@ use super::{
     store::StoreHealth,
 };
 use crate::{
+    audit::ExporterHealth,
     clock::{BootInstant, Now},
     kernel::{
         attach,
@@ -48,9 +49,7 @@ impl Core {
     pub fn on_command(&mut self, command: AdminCommand, place: &Whereabouts, now: Now) -> Asked {
         match command {
             AdminCommand::Status { reply } => drop(reply.send(self.status(place, now))),
-            AdminCommand::Sessions { reply } => {
-                let _ = reply.send(self.book.iter().map(|live| self.info(live, now)).collect());
-            }
+            AdminCommand::Sessions { reply } => self.begin_listing(reply),
             AdminCommand::Session { id, reply } => {
                 let _ = reply.send(self.book.get(id).map(|live| self.detail(live, now)));
             }
@@ -116,6 +115,9 @@ impl Core {
                 .as_ref()
                 .map(|error| format!("the audit log cannot be written: {error}")),
         );
+        problems.extend(audit.upkeep_error.clone());
+        let exports = self.exports.health();
+        problems.extend(exports.iter().filter_map(export_problem));
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
@@ -139,6 +141,7 @@ impl Core {
                 gateways,
                 store: self.store.health(),
                 audit,
+                exports,
             }),
         }
     }
@@ -176,7 +179,7 @@ impl Core {
             .collect()
     }
 
-    fn info(&self, live: &Live, now: Now) -> SessionInfo {
+    pub(super) fn info(&self, live: &Live, now: Now) -> SessionInfo {
         let session = &live.session;
         let payload = payload_instant(&self.activity(session.id));
         let limit = session.limit(payload);
@@ -223,6 +226,14 @@ impl Core {
             connections,
         }
     }
+}
+
+fn export_problem(exporter: &ExporterHealth) -> Option<String> {
+    let ExporterHealth {
+        name, last_error, ..
+    } = exporter;
+    let error = last_error.as_ref()?;
+    Some(format!("audit export {name} does not deliver: {error}"))
 }
 
 fn store_problem(store: &StoreHealth) -> Option<String> {

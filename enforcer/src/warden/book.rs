@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::SocketAddr,
 };
 
 use enforcer_abi::Connection;
@@ -25,6 +25,8 @@ pub struct Live {
     pub legs: BTreeMap<u64, Leg>,
     /// Only observed, and its limit has been met and recorded.
     pub observed: bool,
+    /// The end that it was last announced for.
+    pub warned_for: Option<WallInstant>,
 }
 
 impl Live {
@@ -40,11 +42,10 @@ impl Live {
 pub struct Leg {
     /// What it is to the session.
     pub role: BoundRole,
-    /// Where a client's comes from, as its proxy announced it if there is one; unknown of what was
-    /// there before the warden, and of upstreams.
-    pub client: Option<IpAddr>,
     /// Its ends and times.
     pub connection: Connection,
+    /// The client behind the proxy at its other end, as far as this warden knows.
+    pub proxied_client: Option<SocketAddr>,
 }
 
 /// All of them.
@@ -89,10 +90,11 @@ impl Book {
         Some(live)
     }
 
-    /// Removes a session; its keys are remembered as ended until their credentials expire.
+    /// Removes a session; those of its keys that open no other are remembered as ended until their
+    /// credentials expire.
     pub fn end(&mut self, id: SessionId, reason: EndReason, at: WallInstant) -> Option<Live> {
         let live = self.forget(id)?;
-        for known in &live.session.keys {
+        for known in live.session.keys_ended(reason) {
             self.remember_ended(EndedKey {
                 key: known.key,
                 reason,

@@ -11,18 +11,22 @@ use enforcer_abi as abi;
 use super::{
     book::{Book, Live},
     ending::{Ending, Over},
+    exports::Exports,
     gateways::Gateways,
+    listing::Listings,
     queue::DeadlineQueue,
     store::{StoreHandle, StoredSession},
 };
 use crate::{
     audit::{AuditSink, Event, Record},
     channel::{SessionView, ToGateway},
-    clock::{self, BootInstant, Now},
+    clock::{self, BootInstant, Now, WallInstant},
     kernel::{maps::Maps, reset::Resetter},
     policy::{ActivityKind, Mode, Policy, Terms},
     session::{EndReason, Session, SessionId, Step},
 };
+
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// What the alarm may ring for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +43,6 @@ pub enum Due {
 pub struct Core {
     pub(super) policies: BTreeMap<String, Policy>,
     pub(super) pre_authentication_timeout: Duration,
-    pub(super) boot_id: String,
     pub(super) maps: Maps,
     pub(super) resetter: Resetter,
     pub(super) audit: AuditSink,
@@ -53,6 +56,8 @@ pub struct Core {
     pub(super) ending: HashMap<SessionId, Ending>,
     /// Sockets that could not be reset: dropped meanwhile, and tried again.
     pub(super) stuck: HashMap<u64, abi::Connection>,
+    pub(super) listings: Listings,
+    pub(super) exports: Exports,
     pub(super) losses: abi::Stats,
     pub(super) purged_at: BootInstant,
 }
@@ -63,8 +68,6 @@ pub struct Parts {
     pub policies: BTreeMap<String, Policy>,
     /// How long an accepted connection may stay without a session.
     pub pre_authentication_timeout: Duration,
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
     /// The pinned maps.
     pub maps: Maps,
     /// Ends sockets.
@@ -82,7 +85,6 @@ impl Core {
         Self {
             policies: parts.policies,
             pre_authentication_timeout: parts.pre_authentication_timeout,
-            boot_id: parts.boot_id,
             maps: parts.maps,
             resetter: parts.resetter,
             audit: parts.audit,
@@ -94,6 +96,8 @@ impl Core {
             owners: HashMap::new(),
             ending: HashMap::new(),
             stuck: HashMap::new(),
+            listings: Listings::default(),
+            exports: Exports::default(),
             losses,
             purged_at: BootInstant::from_nanos(0),
         }
@@ -111,7 +115,7 @@ impl Core {
             match due {
                 Due::Session(id) => over.extend(self.advance(id, now)),
                 Due::PreAuthentication(cookie) => self.end_unauthenticated(cookie, now),
-                Due::EndRecord(id) => self.write_end_record(id),
+                Due::EndRecord(id) => self.write_end_record(id, now),
             }
         }
         self.cut(over, now);
@@ -127,15 +131,20 @@ impl Core {
             Step::Wait(until) => self.queue.set(Due::Session(id), until),
             Step::Warn(limit) => {
                 let deadline = live.session.wall_limit(limit.at, now);
+                let recorded = live.warned_for.replace(deadline);
                 self.gateways.broadcast(ToGateway::Warning {
                     session: id,
                     reason: limit.reason,
                     limit: limit.at,
                 });
-                let mut record = self.session_record(Event::SessionWarned, id, now);
-                record.deadline = Some(deadline);
-                record.reason = Some(limit.reason.as_str().into());
-                self.audit.write(record);
+                // An earlier warden may have.
+                if !recorded.is_some_and(|recorded| is_same_end(recorded, deadline)) {
+                    let mut record = self.session_record(Event::SessionWarned, id, now);
+                    record.deadline = Some(deadline);
+                    record.reason = Some(limit.reason.as_str().into());
+                    self.audit.write(record);
+                    self.save(id, now);
+                }
                 return self.advance(id, now);
             }
             Step::Farewell(limit) => {
@@ -308,18 +317,22 @@ impl Core {
             started_at: session.started_at,
             opened_at: live.opened_at,
             deadline: session.wall_limit(session.deadline().at, now),
-            boot_deadline: session.deadline().at,
-            boot_id: self.boot_id.clone(),
             token_expires_at: session.token_expires_at,
             signing_key: session.voucher.map(|voucher| voucher.key),
             certificate: session.certificate,
             policies: session.policies.clone(),
             hours_end_at: session.hours_end_at(),
             first_address: session.first_address,
-            idle_timeout: session.limits.idle_timeout,
             last_activity: now.wall_at(session.last_activity()),
+            warned_for: live.warned_for,
         });
     }
+}
+
+/// Whether two ends are one: translated between clocks that were read at different times, it differs
+/// a little.
+fn is_same_end(a: WallInstant, b: WallInstant) -> bool {
+    a.max(b).saturating_duration_since(a.min(b)) < CLOCK_TOLERANCE
 }
 
 /// The client's last payload, if there was any.

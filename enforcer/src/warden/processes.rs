@@ -26,7 +26,7 @@ use super::{
     listeners::Listeners,
 };
 use crate::{
-    channel::{ToGateway, ToWarden, Transport},
+    channel::{ExportBatch, ToGateway, ToWarden, Transport},
     clock::BootInstant,
     kernel::cgroup::DaemonCgroup,
 };
@@ -50,6 +50,8 @@ pub enum Incoming {
     Gone(GatewayId),
     /// It is time to try again.
     StartGateway,
+    /// Audit records are to go to a network.
+    Export(ExportBatch),
 }
 
 /// What gateways are started from.

@@ -91,6 +91,7 @@ impl Core {
             opened_at: stored.opened_at,
             legs: BTreeMap::new(),
             observed: false,
+            warned_for: stored.warned_for,
         });
         None
     }
@@ -167,14 +168,12 @@ impl Core {
                 continue;
             };
             if let Some(live) = self.book.get_mut(id) {
-                live.legs.insert(
-                    cookie,
-                    Leg {
-                        role,
-                        client: None,
-                        connection,
-                    },
-                );
+                let leg = Leg {
+                    role,
+                    connection,
+                    proxied_client: None,
+                };
+                live.legs.insert(cookie, leg);
                 self.owners.insert(cookie, id);
             }
         }

@@ -102,6 +102,11 @@ impl Core {
             ToWarden::ObservedRequest(observed) => {
                 return self.record_request(Event::RequestObserved, observed, now);
             }
+            ToWarden::Exported {
+                exporter,
+                batch,
+                outcome,
+            } => return self.exports.heard(&exporter, batch, outcome),
             // Answers that the supervisor waits for, not the core.
             ToWarden::Ready | ToWarden::Listeners { .. } => return,
         };
@@ -174,6 +179,7 @@ impl Core {
             opened_at: now.wall,
             legs: std::collections::BTreeMap::new(),
             observed: false,
+            warned_for: None,
         });
         self.reschedule(id, now);
         self.save(id, now);
@@ -267,11 +273,8 @@ impl Core {
         let Some(connection) = self.bindable(cookie, role, Some(id), now)? else {
             return Ok(());
         };
-        let client = match role {
-            BoundRole::Client => Some(client_address(&connection, told.announced_client)),
-            BoundRole::Upstream => None,
-        };
-        if let Some(client) = client {
+        if role == BoundRole::Client {
+            let client = client_address(&connection, told.announced_client);
             self.admit_connection(id, client, now)?;
         }
         let role_code = match role {
@@ -306,8 +309,8 @@ impl Core {
         if let Some(live) = self.book.get_mut(id) {
             let leg = Leg {
                 role,
-                client,
                 connection,
+                proxied_client: told.announced_client,
             };
             live.legs.insert(cookie, leg);
             self.owners.insert(cookie, id);

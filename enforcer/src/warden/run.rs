@@ -23,13 +23,14 @@ use super::{
     admin::{AdminCommand, AdminServer, GatewayState, Settings, UnloadOutcome, socket_in},
     answers::{Asked, Whereabouts},
     core::{Core, Parts},
+    exports::Exports,
     gateways::GatewayId,
     listeners::Listeners,
     processes::{Incoming, Processes},
     store::{DATABASE_NAME, Store},
 };
 use crate::{
-    audit::{AuditLog, Event, LOG_NAME, Record},
+    audit::{AuditLog, AuditSettings, Event, Record},
     channel::{ToGateway, ToWarden},
     clock::Now,
     config::Config,
@@ -126,15 +127,13 @@ impl Warden {
             )?,
         })?;
 
-        let audit_path = daemon.state_dir.join(LOG_NAME);
-        let audit = AuditLog::open(&audit_path)?;
+        let audit_settings = AuditSettings::of(&config);
+        let audit_path = audit_settings.database();
+        let audit = AuditLog::open(audit_settings)?;
 
         let mut core = Core::new(Parts {
             policies: config.policies.clone(),
             pre_authentication_timeout: daemon.pre_authentication_timeout,
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-                .trim()
-                .to_owned(),
             maps,
             resetter: Resetter::open()?,
             audit: audit.sink(),
@@ -152,6 +151,7 @@ impl Warden {
         );
 
         let (to_loop, incoming) = mpsc::channel(QUEUE);
+        core.exports = Exports::start(&config, &to_loop)?;
         let mut processes = Processes::new(
             config_path,
             text,
@@ -242,6 +242,7 @@ impl Warden {
                 }
             }
             Some(incoming) = self.incoming.recv() => self.on_incoming(incoming),
+            () = tokio::task::yield_now(), if self.core.is_listing() => self.core.list_on(Now::read()),
         }
         for id in self.core.gateways.take_wedged() {
             tracing::error!("{id} has not read its messages for too long: it is killed");
@@ -263,6 +264,7 @@ impl Warden {
                 self.core.gateways.remove(id);
                 self.processes.on_gone(id, now.boot);
             }
+            Incoming::Export(batch) => self.core.export(batch),
             Incoming::StartGateway if self.stopping => {}
             Incoming::StartGateway => {
                 let started =

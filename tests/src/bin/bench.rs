@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: how late the cut is when many sessions end at the same instant.
+//! `cargo xtask bench`: what a policy decision takes, and how late the cut is when many sessions
+//! end at the same instant.
 //!
 //! Every session has a download under way. Lateness is measured on the cable, from the deadline to
 //! the last payload and to the reset; and at the clients, to the instant at which they knew.
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use enforcer::clock::{self, Now};
 use enforcer_tests::{
-    Scene,
+    Scene, audit_load,
     client::{Download, End},
     wait,
     wire::{Lateness, difference, millis},
@@ -24,6 +25,7 @@ const HEAD_START: Duration = Duration::from_secs(3);
 const HEAD_START_EACH: Duration = Duration::from_millis(10);
 
 fn main() -> Result<()> {
+    enforcer_tests::policy_decision::measure()?;
     raise_descriptor_limit()?;
     println!(
         "{:>8}  {:<24}{:>14}{:>14}{:>14}",
@@ -32,7 +34,7 @@ fn main() -> Result<()> {
     for sessions in SESSIONS {
         measure(sessions).with_context(|| format!("with {sessions} sessions"))?;
     }
-    Ok(())
+    audit_load::measure().context("with audit records")
 }
 
 /// Each session takes one descriptor here for its client and one for its upstream.

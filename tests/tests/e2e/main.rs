@@ -1,6 +1,8 @@
 //! End-to-end tests on the running kernel: one program, so that the test bed is linked once.
 
 mod assertion;
+mod audit;
+mod audit_exports;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;
@@ -32,3 +34,5 @@ mod stop;
 mod tcp;
 mod tunnel;
 mod upstream_errors;
+mod vnc;
+mod websocket_tokens;

@@ -181,6 +181,39 @@ fn unload_leaves_nothing_in_the_kernel() {
     assert_eq!(again.code, 1, "{again:?}");
 }
 
+#[test]
+fn a_warning_is_recorded_once_whoever_gives_it() {
+    let mut scene = Scene::new("warned-once").unwrap();
+    scene.config.policy().warn_before = Some("50m".to_owned());
+    let mut daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(60));
+    let token = scene.token_until("alice", deadline).unwrap();
+    assert!(is_served(&client, &token));
+    let of = |subject| move |record: &Value| record["subject"] == subject;
+    daemon
+        .wait_for_audit("session_warned", of("alice"))
+        .unwrap();
+    // The store has it by then: it is asked to make sure of this session's end.
+    let carols = scene.token("carol").unwrap();
+    assert!(is_served(&client, &carols));
+    let revoked = daemon.cli(&["sessions", "revoke", "--subject", "carol"]);
+    assert_eq!(revoked.unwrap().code, 0);
+    daemon.kill_warden().unwrap();
+    daemon.start_again().unwrap();
+    let bobs = scene.token_until("bob", deadline).unwrap();
+    wait::until("bob was served", || is_served(&client, &bobs).then_some(())).unwrap();
+    daemon.wait_for_audit("session_warned", of("bob")).unwrap();
+    let records = daemon.audit().unwrap();
+    let warned = records
+        .iter()
+        .filter(|record| record["event"] == "session_warned");
+    assert_eq!(
+        warned.filter(|record| record["subject"] == "alice").count(),
+        1
+    );
+}
+
 /// Connects again and again.
 struct Knocking {
     stop: Arc<AtomicBool>,

@@ -1,3 +1,4 @@
+mod audit;
 mod certificates;
 mod faults;
 mod files;

@@ -26,10 +26,11 @@ use crate::{
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
         CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, RequestIdentity, Route,
-        ServerTls, TargetPattern, TunnelRoute, Upstream as UpstreamConfig,
+        ServerTls, TargetPattern, TokenCookie, TunnelRoute, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
+        export::Collectors,
         http::{
             http2,
             route::{RouteTable, tests::route},
@@ -45,6 +46,8 @@ use crate::{
     session::{Credential, EndReason, SessionId, SessionKey},
 };
 
+/// Where tokens may come from browsers.
+pub(super) const COOKIE: &str = "__Host-token";
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// A gateway and all that it talks to.
@@ -339,6 +342,7 @@ impl World {
         let handover = folder.path().join("handover.sock");
         let (ours, theirs) = UnixSeqpacket::pair().unwrap();
         let server = Server::start(Started {
+            collectors: Collectors::default(),
             channel: theirs.into(),
             handover: UnixSeqpacketListener::bind(&handover).unwrap().into(),
             listeners: vec![StartedListener {
@@ -347,6 +351,10 @@ impl World {
                 acceptor,
                 service,
                 identity: RequestIdentity::Token,
+                cookie: Some(TokenCookie {
+                    name: COOKIE.to_owned(),
+                    origins: vec!["https://app.example".to_owned()],
+                }),
                 proxies,
             }],
             user: "nobody".to_owned(),

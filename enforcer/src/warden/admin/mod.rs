@@ -6,7 +6,7 @@
 //! GET  /v1/sessions/ID        SessionDetail
 //! POST /v1/revoke             RevokeRequest -> RevokeOutcome
 //! POST /v1/unload             UnloadOutcome
-//! GET  /v1/audit?since=&subject=&event=&follow=true      JSON lines
+//! GET  /v1/audit?since=&subject=&..&limit=&follow=true    JSON lines
 //! ```
 //!
 //! Errors are [`ApiError`] objects. The server has a thread of its own: it asks the warden's core
@@ -41,9 +41,6 @@ pub use self::{
 pub fn socket_in(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("admin.sock")
 }
-
-/// Trailer of an audit stream: how many lines of the log were no records.
-pub const BROKEN_LINES: &str = "enforcer-broken-lines";
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    audit::{AuditHealth, ConnectionRole, rfc3339},
+    audit::{AuditHealth, ConnectionRole, ExporterHealth, rfc3339},
     clock::WallInstant,
     kernel::{
         attach::{Inspection, Unattached},
@@ -205,6 +205,9 @@ pub struct DaemonStatus {
     pub store: StoreHealth,
     /// The audit log.
     pub audit: AuditHealth,
+    /// What passes its records on.
+    #[serde(default)]
+    pub exports: Vec<ExporterHealth>,
 }
 
 /// A gateway process.

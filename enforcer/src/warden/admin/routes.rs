@@ -3,17 +3,14 @@
 use std::{convert::Infallible, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONTENT_TYPE, TRAILER},
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    AdminCommand, ApiError, BROKEN_LINES, Peer, Reply, RevokeRequest,
+    AdminCommand, ApiError, Peer, Reply, RevokeRequest,
     audit::{self, Lines, Query},
 };
 use crate::session::SessionId;
@@ -61,8 +58,12 @@ impl Api {
             (&Method::GET, ["v1", "sessions", id]) => self.session(id).await,
             (&Method::GET, ["v1", "audit"]) => {
                 let query = Query::parse(request.uri().query().unwrap_or_default())?;
-                let lines = audit::stream(&self.audit_log, query, self.stop.clone())?;
-                Ok(json_lines(lines))
+                let lines = audit::stream(&self.audit_log, query, self.stop.clone()).await?;
+                Ok(respond(
+                    StatusCode::OK,
+                    "application/jsonl",
+                    Either::Right(lines),
+                ))
             }
             (&Method::POST, ["v1", "revoke"]) => self.revoke(peer, request.into_body()).await,
             (&Method::POST, ["v1", "unload"]) => {
@@ -146,14 +147,6 @@ fn json(value: &impl Serialize) -> Result<Answer, ApiError> {
     let body = serde_json::to_vec(value).map_err(|error| ApiError::internal(error.to_string()))?;
     let body = Either::Left(body.into());
     Ok(respond(StatusCode::OK, "application/json", body))
-}
-
-fn json_lines(lines: Lines) -> Answer {
-    let mut answer = respond(StatusCode::OK, "application/jsonl", Either::Right(lines));
-    answer
-        .headers_mut()
-        .insert(TRAILER, HeaderValue::from_static(BROKEN_LINES));
-    answer
 }
 
 fn respond(
