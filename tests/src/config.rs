@@ -26,6 +26,9 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`
     pub routes: Vec<Route>,
+    /// `[metrics]`, `[canary]`, `[detectors.NAME]` and the like, as they are to stand there.
+    #[serde(skip)]
+    pub monitoring: String,
 }
 
 /// `[daemon]`
@@ -43,6 +46,8 @@ pub struct Daemon {
     pub max_sessions: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub watch: bool,
 }
 
 /// `[audit]`
@@ -260,7 +265,8 @@ pub const MAIN: &str = "main";
 impl Config {
     /// The file's text.
     pub fn text(&self) -> Result<String> {
-        toml::to_string(self).context("write the configuration")
+        let text = toml::to_string(self).context("write the configuration")?;
+        Ok(format!("{text}\n{}", self.monitoring))
     }
 
     /// The one listener.

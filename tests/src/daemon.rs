@@ -130,6 +130,29 @@ impl<'bed> Daemon<'bed> {
         run_cli(self.bed, arguments)
     }
 
+    /// Replaces the configuration's file, as editors do.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        let new = self.bed.write("enforcer.toml.new", text)?;
+        fs::rename(&new, self.bed.path(CONFIG)).context("replace the configuration")
+    }
+
+    /// Replaces the configuration's file and applies it.
+    pub fn reload(&self, text: &str, flags: &[&str]) -> Result<Output> {
+        self.configure(text)?;
+        self.cli(&[&["reload"], flags].concat())
+    }
+
+    /// Runs an `enforcer` subcommand against this daemon, which it finds by its socket: `--config`
+    /// may then name another file.
+    pub fn cli_by_socket(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary()?);
+        command
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.bed.path("run/admin.sock"));
+        capture_output(&mut command)
+    }
+
     /// The audit log so far.
     pub fn audit(&self) -> Result<Vec<Value>> {
         let database = self.bed.path("state").join(DATABASE_NAME);
@@ -141,6 +164,16 @@ impl<'bed> Daemon<'bed> {
                 serde_json::from_str(&line).with_context(|| format!("no JSON: {line}"))
             })
             .collect()
+    }
+
+    /// Refusals for a reason: those with a record of their own, and whatever came too often for one.
+    pub fn refusals(&self, reason: &str) -> Result<u64> {
+        let records = self.audit()?;
+        let written = records.iter().filter(|record| record["reason"] == reason);
+        let written = written.count() as u64;
+        let status = self.cli(&["status", "--json"])?.json()?;
+        let counted = status["audit"]["counted"].as_u64();
+        Ok(written + counted.context("what was only counted")?)
     }
 
     /// The first audit record of this event that matches, once there is one.
@@ -171,10 +204,16 @@ impl Drop for Daemon<'_> {
 /// Runs an `enforcer` subcommand in the bed, whether a daemon runs there or not. It finds the
 /// daemon by the bed's configuration.
 pub fn run_cli(bed: &Bed, arguments: &[&str]) -> Result<Output> {
-    let output = Command::new(binary()?)
+    let mut command = Command::new(binary()?);
+    command
         .args(arguments)
         .arg("--config")
-        .arg(bed.path(CONFIG))
+        .arg(bed.path(CONFIG));
+    capture_output(&mut command)
+}
+
+fn capture_output(command: &mut Command) -> Result<Output> {
+    let output = command
         .stdin(Stdio::null())
         .output()
         .context("run the command line")?;

@@ -68,6 +68,7 @@ impl Scene {
                 pre_authentication_timeout: None,
                 max_sessions: None,
                 max_connections: None,
+                watch: false,
             },
             audit: None,
             listeners: BTreeMap::from([(
@@ -103,6 +104,7 @@ impl Scene {
             assertion: None,
             policies: BTreeMap::from([(MAIN.to_owned(), config::Policy::default())]),
             routes: vec![config::Route::to(upstream.url())],
+            monitoring: String::new(),
         };
         Ok(Self {
             config,

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
-    session::{Principal, SessionId},
+    session::{IdleGaps, Principal, SessionId},
 };
 
 /// Declares the events with their stable names.
@@ -48,6 +48,8 @@ events! {
     SessionWarned = "session_warned",
     /// A session ended; `reason` says why.
     SessionEnded = "session_ended",
+    /// A session lives on; how long its client has paused so far.
+    SessionActivity = "session_activity",
     /// A session that is only observed met its limit; nothing was cut.
     SessionObserved = "session_observed",
     /// What a policy that is only observed would have refused; `reason` says why.
@@ -68,6 +70,16 @@ events! {
     GatewayStarted = "gateway_started",
     /// A gateway is gone.
     GatewayDied = "gateway_died",
+    /// Another configuration was applied.
+    ConfigApplied = "config_applied",
+    /// A configuration was refused, and nothing changed; `reason` says why.
+    ConfigRefused = "config_refused",
+    /// A detector found something that deserves attention; `reason` is its name.
+    Alert = "alert",
+    /// The daemon's own short session was cut by the kernel as it should be.
+    CanaryPassed = "canary_passed",
+    /// It was not; `reason` says what is wrong.
+    CanaryFailed = "canary_failed",
     /// Records were lost before this one; `lost` says how many.
     AuditLost = "audit_lost",
     /// A chain of records begins; `reason` says why.
@@ -213,6 +225,9 @@ pub struct Record {
     /// How long the session or connection lasted, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// How long the session had been without activity, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
     /// The session's deadline; for one that was cut, the limit that it was cut at.
     #[serde(
         with = "rfc3339::option",
@@ -239,6 +254,9 @@ pub struct Record {
     /// How long after the limit the sockets were reset, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset_lateness_us: Option<u64>,
+    /// How long the client paused, for the session's life or the part since the last such record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_gaps: Option<IdleGaps>,
     /// Packets that were dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_packets: Option<u64>,
@@ -297,12 +315,14 @@ impl Record {
             bytes_received: None,
             bytes_sent: None,
             duration_ms: None,
+            idle_ms: None,
             deadline: None,
             last_payload_at: None,
             payload_after_deadline: None,
             last_payload_before_deadline_us: None,
             lateness_us: None,
             reset_lateness_us: None,
+            idle_gaps: None,
             dropped_packets: None,
             sockets: None,
             sockets_reset: None,

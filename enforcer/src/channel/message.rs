@@ -6,17 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{BootInstant, WallInstant},
+    metrics::GatewayFigures,
     session::{CertificateId, Credential, EndReason, KeyThumbprint, SessionId},
 };
 
 /// Number that the gateway gives a message that wants an answer; the answer carries it back.
 pub type Request = u32;
 
+/// Stands for the listener of `[metrics]` among the names of listeners, none of which can be this.
+pub const METRICS_LISTENER: &str = "[metrics]";
+
 /// From gateway to warden.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWarden {
     /// Sealed and serving.
     Ready,
+    /// It can't serve with this configuration, and ends.
+    CannotStart {
+        /// Why.
+        reason: String,
+    },
     /// Open the credential's session, or join the live one, under these policies, and bind
     /// the client's socket to it if it isn't yet. Answer: `Opened` or `Refused`.
     Open {
@@ -112,6 +121,31 @@ pub enum ToWarden {
         /// What became of it.
         outcome: ExportOutcome,
     },
+    /// What happened since the last one. No answer.
+    Counted(Box<GatewayFigures>),
+    /// Somebody reads the figures. Answer: `Figures`.
+    Scraped {
+        /// For the answer.
+        request: Request,
+    },
+    /// The canary's connection is there. Answer: `Opened` or `Refused`.
+    CanaryReady {
+        /// For the answer.
+        request: Request,
+        /// Cookie of the accepted socket.
+        cookie: u64,
+    },
+    /// How the canary went. No answer.
+    CanaryReport(CanaryReport),
+    /// What became of a `Deliver`. No answer.
+    Delivered {
+        /// Name of the receiver.
+        webhook: String,
+        /// Id of the alert.
+        id: String,
+        /// Why it was not taken, if it was not.
+        failure: Option<String>,
+    },
     /// The answer to `HandOver`: names of the listeners, whose sockets come along in this order.
     Listeners {
         /// Names, as in the configuration.
@@ -182,6 +216,37 @@ impl From<EndCause> for EndReason {
     }
 }
 
+/// An alert for a receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Name of the receiver.
+    pub webhook: String,
+    /// Id of the alert.
+    pub id: String,
+    /// What is sent.
+    pub body: String,
+}
+
+/// How a canary went, as its client saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    /// Payload came through in both directions.
+    pub passed_both_ways: bool,
+    /// When the last payload that came through was sent, in either direction.
+    pub last_sent_at: Option<BootInstant>,
+    /// How the client's end of the connection ended, if it did.
+    pub end: Option<CanaryEnd>,
+}
+
+/// How a connection ended, and when that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CanaryEnd {
+    /// By a reset.
+    Reset(BootInstant),
+    /// In any other way.
+    Closed(BootInstant),
+}
+
 /// How a credential leads to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kinship {
@@ -247,6 +312,11 @@ pub enum ToGateway {
         /// The session as it is now.
         session: SessionView,
     },
+    /// Limits of sessions changed with the configuration.
+    Relimited {
+        /// The sessions as they are now.
+        sessions: Vec<SessionView>,
+    },
     /// The session ends soon, within `warn_before`, as things stand.
     Warning {
         /// The session.
@@ -274,6 +344,15 @@ pub enum ToGateway {
     },
     /// Pass records on to the receiver that the configuration names. Answer: `Exported`.
     Export(ExportBatch),
+    /// The answer to `Scraped`. File descriptor: a memfd with the text.
+    Figures {
+        /// Of the message.
+        request: Request,
+    },
+    /// Send an alert to its receiver. Answer: `Delivered`.
+    Deliver(Delivery),
+    /// Play the client of a canary. File descriptor: the listener to connect to and to accept on.
+    Canary,
     /// Send the listeners (answer: `Listeners`) and stop accepting.
     HandOver,
     /// Serve what is there to its end, then exit.

@@ -4,11 +4,15 @@
 //! that has to be mended. Errors go to standard error, one line first, the cause after it.
 
 pub mod audit;
+pub mod canary;
 pub mod connect;
 pub mod maps;
+pub mod metrics;
 pub mod policy;
+pub mod reload;
 pub mod sessions;
 pub mod status;
+pub mod top;
 pub mod unload;
 
 mod check;
@@ -66,11 +70,21 @@ pub enum Command {
     Status(StatusArgs),
     /// List the live sessions; show or revoke them.
     Sessions(SessionsArgs),
+    /// Watch the live sessions run out, and revoke one by a key.
+    ///
+    /// Without a daemon it shows what is in the pinned maps.
+    Top(TopArgs),
+    /// Run a canary now: a short session of the daemon's own that the kernel must cut.
+    ///
+    /// Takes two seconds. Exits with 1 if it was not cut as it should be.
+    Canary(CanaryArgs),
+    /// Print the daemon's figures in Prometheus' text format.
+    Metrics(MetricsArgs),
     /// Show the pinned maps, decoded. Works when the daemon is dead.
     Maps(MapsArgs),
     /// Search, verify or export the audit log. Works when the daemon is dead.
     Audit(Box<audit::AuditArgs>),
-    /// Show policies, templates and decisions.
+    /// Show policies, templates and decisions; try limits out before they hold, and take them back.
     Policy(PolicyArgs),
     /// Reach a target through a gateway: the client's half of a tunnel.
     ///
@@ -80,6 +94,11 @@ pub enum Command {
     /// failure.
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(connect::ConnectArgs),
+    /// Apply the configuration to the running daemon, live sessions included.
+    ///
+    /// All or nothing. Exits with 64 after file, line and what to write instead if the file has to
+    /// be mended, with 1 if the daemon refuses it for another reason.
+    Reload(ReloadArgs),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
     /// All sessions are ended first, with their connections.
@@ -178,12 +197,53 @@ pub struct RevokeSelection {
     pub all: bool,
 }
 
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+}
+
+/// Arguments of `canary`.
+#[derive(Debug, Args)]
+pub struct CanaryArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `metrics`.
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+}
+
 /// Arguments of `maps`.
 #[derive(Debug, Args)]
 pub struct MapsArgs {
     /// Where the pins are.
     #[command(flatten)]
     pub target: ConfigTarget,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `reload`.
+#[derive(Debug, Args)]
+pub struct ReloadArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+    /// Under which conditions.
+    #[command(flatten)]
+    pub conditions: reload::Conditions,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -218,6 +278,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             status::run(&args.target.socket()?, args.json, || pins::inspect(&daemon))
         }
         Command::Sessions(args) => run_sessions(args),
+        Command::Top(args) => top::run(&args.target.socket()?, args.target.config.daemon()?),
+        Command::Canary(args) => canary::run(&args.target.socket()?, args.json),
+        Command::Metrics(args) => metrics::run(&args.target.socket()?),
         Command::Maps(args) => maps::run(
             &pins::read_maps(&args.target.daemon()?)?,
             Now::read(),
@@ -226,6 +289,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Audit(args) => audit::run(*args),
         Command::Policy(args) => policy::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Reload(args) => {
+            let request = args.conditions.request(None);
+            reload::run(&args.target.reload_socket()?, &request, args.json)
+        }
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
             unload::run(&args.target.socket()?, || pins::remove(&daemon))
@@ -313,6 +380,9 @@ mod tests {
             "enforcer sessions revoke 0000000000000abc --reason stolen",
             "enforcer sessions revoke --subject alice --socket /run/x.sock",
             "enforcer sessions revoke --all",
+            "enforcer top --config f.toml",
+            "enforcer canary --json",
+            "enforcer metrics --socket /run/x.sock",
             "enforcer maps --json",
             "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
             "enforcer audit --since 2026-01-31T12:00:00Z --until 5m --config f.toml",
@@ -328,7 +398,13 @@ mod tests {
              --claims c.json --client 192.0.2.7 --issuer https://idp --at 2026-01-31T12:00:00Z",
             "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
             "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
+            "enforcer connect --gateway gw:443 --stdio --client-certificate c --client-key k db:1",
             "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
+            "enforcer reload --max-cut 10 --yes --config f.toml --json",
+            "enforcer policy simulate --config new.toml --json",
+            "enforcer policy history --show 3",
+            "enforcer policy replay --config new.toml --since 30d --json",
+            "enforcer policy rollback 3 --max-cut 0",
             "enforcer unload",
             "enforcer gateway",
         ] {

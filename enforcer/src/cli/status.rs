@@ -6,6 +6,7 @@ use anyhow::Result;
 use enforcer_abi::ABI_VERSION;
 
 use super::{
+    canary,
     client::{Client, ClientError},
     output::{print, print_json},
     text::{NOTHING, count, duration, or_nothing, printable, table},
@@ -13,7 +14,10 @@ use super::{
 use crate::{
     audit::ExporterHealth,
     warden::{
-        admin::{DaemonStatus, MapStatus, ProgramStatus, StatusReport, missing_parts},
+        admin::{
+            ConfigurationStatus, DaemonStatus, MapStatus, ProgramStatus, StatusReport,
+            missing_parts,
+        },
         store::StoreHealth,
     },
 };
@@ -118,12 +122,30 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
             &format!("pid {}, {state}, {sealed}", gateway.pid),
         ));
     }
+    lines.push(field("config", &configuration(&daemon.configuration)));
     lines.push(field("store", &store(&daemon.store)));
     lines.push(field("audit log", &audit(daemon)));
     for export in &daemon.exports {
         lines.push(field("export", &exporter(export)));
     }
+    if let Some(last) = &daemon.canary {
+        lines.push(field("canary", &canary::for_people(last)));
+    }
     lines
+}
+
+fn configuration(configuration: &ConfigurationStatus) -> String {
+    let mut text = configuration.path.display().to_string();
+    if let Some(version) = configuration.version {
+        text += &format!(", version {version}");
+    }
+    if let Some(applied_at) = configuration.applied_at {
+        text += &format!(", applied {applied_at}");
+    }
+    if configuration.reloading {
+        text += ", another is being applied";
+    }
+    text
 }
 
 fn store(store: &StoreHealth) -> String {
@@ -216,7 +238,11 @@ mod tests {
     use super::*;
     use crate::{
         audit::AuditHealth,
-        warden::admin::{GatewayState, GatewayStatus},
+        clock::WallInstant,
+        warden::{
+            admin::{GatewayState, GatewayStatus},
+            canary::CanaryStatus,
+        },
     };
 
     fn pins() -> Pins {
@@ -290,6 +316,12 @@ mod tests {
                     path: "/var/lib/enforcer/enforcer.db".into(),
                     ..StoreHealth::default()
                 },
+                canary: Some(CanaryStatus {
+                    at: WallInstant::from_unix_seconds(0),
+                    passed: true,
+                    lateness_us: Some(310),
+                    failure: None,
+                }),
                 audit: AuditHealth {
                     path: "/var/lib/enforcer/audit.db".into(),
                     written: 5,
@@ -302,6 +334,12 @@ mod tests {
                     delivered: 4,
                     ..ExporterHealth::default()
                 }],
+                configuration: ConfigurationStatus {
+                    path: "/etc/enforcer/enforcer.toml".into(),
+                    version: Some(7),
+                    applied_at: Some(WallInstant::from_unix_seconds(0)),
+                    ..ConfigurationStatus::default()
+                },
             }),
         };
         let text = for_people(&report);
@@ -313,6 +351,7 @@ mod tests {
             "store        /var/lib/enforcer/enforcer.db",
             "audit log    /var/lib/enforcer/audit.db, 5 written, 3 LOST",
             "export       siem, 4 delivered, up to record 4",
+            "canary       passed at 1970-01-01T00:00:00.000000Z, reset 310 us late",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -70,6 +70,19 @@ impl AdminTarget {
             None => Ok(socket_in(&self.config.daemon()?.runtime_dir)),
         }
     }
+
+    /// The same by a configuration that may have to be mended, as long as it is TOML: what is wrong
+    /// with it is the daemon's to say, and to record.
+    ///
+    /// # Errors
+    /// The configuration is no TOML, or cannot be read.
+    pub fn reload_socket(&self) -> Result<PathBuf> {
+        self.socket().or_else(|error| {
+            let path = self.config.config.as_deref();
+            let runtime_dir = path.and_then(Config::runtime_dir_in);
+            runtime_dir.map(|folder| socket_in(&folder)).ok_or(error)
+        })
+    }
 }
 
 #[cfg(test)]

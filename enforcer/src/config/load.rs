@@ -11,6 +11,7 @@ use super::{
     files::{self, FileReference},
     identity, listeners,
     location::Lines,
+    monitoring::{self, RawMonitoring},
     policies,
     routes::{self, Names},
     shape,
@@ -85,7 +86,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
+pub(super) fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
     problems.sort_by_key(|problem| problem.line);
     ConfigError::Invalid {
         path: path.to_owned(),
@@ -128,6 +129,15 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
     assertion::check_routes(&mut draft, &raw.routes, assertion.is_some());
     let (routes, tunnels) = routes::convert(&mut draft, raw.routes, &names, &listeners, &policies);
 
+    let monitoring = RawMonitoring {
+        metrics: raw.metrics,
+        canary: raw.canary,
+        detectors: raw.detectors,
+        alerts: raw.alerts,
+        traces: raw.traces,
+    };
+    let monitoring = monitoring::convert(&mut draft, monitoring, &listeners);
+
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
         daemon,
@@ -138,6 +148,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
         policies,
         routes,
         tunnels,
+        monitoring,
     };
     Ok(Parsed {
         config,
@@ -147,7 +158,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
 }
 
 /// The absolute folder of the file at `path`.
-fn folder(path: &Path) -> PathBuf {
+pub(super) fn folder(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(PathBuf::new, Path::to_owned)
 }

@@ -295,11 +295,29 @@ pub enum EndReason {
     TokenInactive,
     /// Its issuer could not be asked about its token for too long.
     TokenUnconfirmed,
+    /// A changed configuration left it no time.
+    Policy,
     /// The maps knew it and the store did not.
     Unknown,
 }
 
 impl EndReason {
+    /// Every reason.
+    pub const ALL: [Self; 12] = [
+        Self::Deadline,
+        Self::Idle,
+        Self::Token,
+        Self::Hours,
+        Self::Displaced,
+        Self::Revoked,
+        Self::Logout,
+        Self::CertificateRevoked,
+        Self::KeyWithdrawn,
+        Self::TokenInactive,
+        Self::TokenUnconfirmed,
+        Self::Unknown,
+    ];
+
     /// Whether the key opens no session any more. That of a token never does. A certificate is shown
     /// anew by whoever has its private key, which is to authenticate anew: only who was sent away
     /// stays away.
@@ -325,6 +343,7 @@ impl EndReason {
             Self::KeyWithdrawn => "key_withdrawn",
             Self::TokenInactive => "token_inactive",
             Self::TokenUnconfirmed => "token_unconfirmed",
+            Self::Policy => "policy",
             Self::Unknown => "unknown",
         }
     }

@@ -6,17 +6,18 @@ use enforcer_abi::{ABI_VERSION, map_name};
 
 use super::{
     admin::{
-        AdminCommand, ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, Reply,
-        RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState, StatusReport,
-        map_statuses, missing_parts, program_statuses,
+        AdminCommand, ConfigurationStatus, ConnectionInfo, DaemonStatus, GatewayState,
+        GatewayStatus, Reply, RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState,
+        StatusReport, map_statuses, missing_parts, program_statuses,
     },
     book::Live,
     core::{Core, payload_instant},
+    reload::{Order, Origin},
     store::StoreHealth,
 };
 use crate::{
     audit::ExporterHealth,
-    clock::{BootInstant, Now},
+    clock::{BootInstant, Now, WallInstant},
     kernel::{
         attach,
         cgroup::DaemonCgroup,
@@ -34,6 +35,8 @@ pub struct Whereabouts {
     pub cgroup: DaemonCgroup,
     /// When it started.
     pub started_at: BootInstant,
+    /// The same, by the wall clock.
+    pub started_at_wall: WallInstant,
 }
 
 /// What the loop must do itself.
@@ -42,6 +45,8 @@ pub enum Asked {
     Done,
     /// Remove everything and stop, then answer.
     Unload(AdminCommand),
+    /// Look at another configuration.
+    Configuration(Order),
 }
 
 impl Core {
@@ -64,6 +69,26 @@ impl Core {
                 let detail = reason.map_or(by.clone(), |reason| format!("{by}: {reason}"));
                 self.revoke(&selector, &detail, reply, now);
             }
+            AdminCommand::Reload {
+                request,
+                peer,
+                reply,
+            } => {
+                let origin = match request.version {
+                    Some(_) => Origin::Rollback(peer.uid),
+                    None => Origin::Reload(peer.uid),
+                };
+                return Asked::Configuration(Order::Apply {
+                    origin,
+                    request,
+                    reply: Some(reply),
+                });
+            }
+            AdminCommand::Simulate { request, reply } => {
+                return Asked::Configuration(Order::Simulate { request, reply });
+            }
+            AdminCommand::Metrics { reply } => self.figures_wanted(reply, place),
+            AdminCommand::Canary { reply } => self.canary_wanted(reply, now),
             command @ AdminCommand::Unload { .. } => return Asked::Unload(command),
         }
         Asked::Done
@@ -74,6 +99,7 @@ impl Core {
         let chosen: Vec<SessionId> = self
             .book
             .iter()
+            .filter(|live| !self.canary.is(live.session.id))
             .filter(|live| match selector {
                 Selector::Id(id) => live.session.id == *id,
                 Selector::Subject(subject) => live.session.principal.subject == *subject,
@@ -118,6 +144,13 @@ impl Core {
         problems.extend(audit.upkeep_error.clone());
         let exports = self.exports.health();
         problems.extend(exports.iter().filter_map(export_problem));
+        problems.extend(configuration_problems(&self.configuration));
+        let canary = self.canary.last();
+        problems.extend(
+            canary
+                .and_then(|last| last.failure.as_ref())
+                .map(|failure| format!("the last canary failed: {failure}")),
+        );
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
@@ -142,12 +175,14 @@ impl Core {
                 store: self.store.health(),
                 audit,
                 exports,
+                configuration: self.configuration.clone(),
+                canary: canary.cloned(),
             }),
         }
     }
 
     /// How full a map is, from what is known here: counting a big map's entries would hold up cuts.
-    fn fill(&self, name: &str) -> Option<Fill> {
+    pub(super) fn fill(&self, name: &str) -> Option<Fill> {
         let legs = || self.book.iter().map(|live| live.legs.len() as u64).sum();
         let (entries, capacity) = match name {
             map_name::SESSIONS | map_name::ACTIVITY => (
@@ -201,6 +236,7 @@ impl Core {
                 .as_secs(),
             expires_in_seconds: seconds_to(session.deadline().at),
             idle_in_seconds: session.idle_at(payload).map(seconds_to),
+            idle_timeout_seconds: session.limits.idle_timeout.map(|timeout| timeout.as_secs()),
             deadline: session.wall_limit(session.deadline().at, now),
             connections: live.legs.len(),
         }
@@ -234,6 +270,18 @@ fn export_problem(exporter: &ExporterHealth) -> Option<String> {
     } = exporter;
     let error = last_error.as_ref()?;
     Some(format!("audit export {name} does not deliver: {error}"))
+}
+
+fn configuration_problems(configuration: &ConfigurationStatus) -> Vec<String> {
+    let refused = configuration.refused.as_ref().map(|refused| {
+        let reason = refused.refused.message.replace('\n', " ");
+        format!("the last configuration was refused: {reason}")
+    });
+    let history = configuration
+        .history_error
+        .as_ref()
+        .map(|error| format!("the configuration is not in the history: {error}"));
+    refused.into_iter().chain(history).collect()
 }
 
 fn store_problem(store: &StoreHealth) -> Option<String> {

@@ -7,7 +7,7 @@ use std::{
 
 use enforcer_abi::Connection;
 
-use super::store::EndedKey;
+use super::{pauses::Pauses, store::EndedKey};
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
@@ -27,6 +27,8 @@ pub struct Live {
     pub observed: bool,
     /// The end that it was last announced for.
     pub warned_for: Option<WallInstant>,
+    /// How long its client has paused.
+    pub pauses: Pauses,
 }
 
 impl Live {
@@ -147,6 +149,11 @@ impl Book {
     /// All live sessions.
     pub fn iter(&self) -> impl Iterator<Item = &Live> {
         self.live.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.live.len()
     }
 
     /// The ids of all live sessions.

@@ -4,26 +4,36 @@
 //! of them: a session is in the map before a socket is bound to it, and both before the gateway
 //! hears of it; at the end the map comes first, then the resets, then the words.
 
-use std::{collections::BTreeMap, collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use enforcer_abi as abi;
 
 use super::{
+    admin::ConfigurationStatus,
+    alerts::Alerts,
     book::{Book, Live},
+    canary::Canary,
     ending::{Ending, Over},
     exports::Exports,
     gateways::Gateways,
     listing::Listings,
     queue::DeadlineQueue,
+    recorder::Recorder,
+    reload::weigh::Regime,
     store::{StoreHandle, StoredSession},
 };
 use crate::{
-    audit::{AuditSink, Event, Record},
+    audit::{AuditSink, Detectors, Event, Record},
     channel::{SessionView, ToGateway},
     clock::{self, BootInstant, Now, WallInstant},
+    config::Config,
     kernel::{maps::Maps, reset::Resetter},
     policy::{ActivityKind, Mode, Policy, Terms},
-    session::{EndReason, Session, SessionId, Step},
+    session::{EndReason, Limit, Session, SessionId, Step},
 };
 
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
@@ -45,7 +55,11 @@ pub struct Core {
     pub(super) pre_authentication_timeout: Duration,
     pub(super) maps: Maps,
     pub(super) resetter: Resetter,
-    pub(super) audit: AuditSink,
+    pub(super) audit: Recorder,
+    pub(super) alerts: Alerts,
+    pub(super) canary: Canary,
+    /// Where the figures can be read; nobody authenticates there.
+    pub(super) metrics_address: Option<SocketAddr>,
     pub(super) store: StoreHandle,
     pub(super) gateways: Gateways,
     pub(super) queue: DeadlineQueue<Due>,
@@ -60,6 +74,11 @@ pub struct Core {
     pub(super) exports: Exports,
     pub(super) losses: abi::Stats,
     pub(super) purged_at: BootInstant,
+    /// Issuers that an applied configuration has left out: nobody is let in on their word, whatever
+    /// an old gateway says.
+    pub(super) retired_issuers: BTreeSet<String>,
+    /// What the daemon runs with, for its status.
+    pub(super) configuration: ConfigurationStatus,
 }
 
 /// What a core is made of.
@@ -87,7 +106,10 @@ impl Core {
             pre_authentication_timeout: parts.pre_authentication_timeout,
             maps: parts.maps,
             resetter: parts.resetter,
-            audit: parts.audit,
+            audit: Recorder::new(parts.audit),
+            alerts: Alerts::default(),
+            canary: Canary::default(),
+            metrics_address: None,
             store: parts.store,
             gateways: Gateways::default(),
             queue: DeadlineQueue::new(),
@@ -100,7 +122,24 @@ impl Core {
             exports: Exports::default(),
             losses,
             purged_at: BootInstant::from_nanos(0),
+            retired_issuers: BTreeSet::new(),
+            configuration: ConfigurationStatus::default(),
         }
+    }
+
+    /// Watches what happens as the configuration says: detectors, alerts, canaries, the
+    /// metrics address.
+    pub fn monitor(&mut self, config: &Config, now: Now) {
+        let idle_timeouts = config
+            .policies
+            .iter()
+            .filter_map(|(name, policy)| Some((name.clone(), policy.limits.idle_timeout?)));
+        let monitoring = &config.monitoring;
+        let detectors = Detectors::new(monitoring.detectors.clone(), idle_timeouts.collect());
+        self.audit.detect_with(detectors);
+        self.canary.schedule(monitoring.canary_interval, now.boot);
+        self.metrics_address = monitoring.metrics_address;
+        self.open_alerts(config);
     }
 
     /// When the alarm is to ring next.
@@ -157,6 +196,14 @@ impl Core {
                 }
                 return self.advance(id, now);
             }
+            Step::Observe(limit) => {
+                self.record_observed(id, limit, now);
+                return self.advance(id, now);
+            }
+            Step::End(limit) if now.boot < self.canary.reset_at(id, limit.at) => {
+                let reset_at = self.canary.reset_at(id, limit.at);
+                self.queue.set(Due::Session(id), reset_at);
+            }
             Step::End(limit) => match live.session.limits.mode {
                 Mode::Enforce => {
                     return Some(Over {
@@ -173,16 +220,12 @@ impl Core {
 
     /// A session that is only observed has met its limit: recorded once, and forgotten when its
     /// last connection is gone.
-    fn observe_end(&mut self, id: SessionId, limit: crate::session::Limit, now: Now) {
+    fn observe_end(&mut self, id: SessionId, limit: Limit, now: Now) {
         let Some(live) = self.book.get_mut(id) else {
             return;
         };
         if !std::mem::replace(&mut live.observed, true) {
-            let deadline = live.session.wall_limit(limit.at, now);
-            let mut record = self.session_record(Event::SessionObserved, id, now);
-            record.reason = Some(limit.reason.as_str().into());
-            record.deadline = Some(deadline);
-            self.audit.write(record);
+            self.record_observed(id, limit, now);
         }
         if self.book.get(id).is_some_and(|live| live.legs.is_empty()) {
             // Its keys are refused nothing: that would be more than to observe.
@@ -196,6 +239,13 @@ impl Core {
         }
     }
 
+    fn record_observed(&self, id: SessionId, limit: Limit, now: Now) {
+        let mut record = self.session_record(Event::SessionObserved, id, now);
+        record.reason = Some(limit.reason.as_str().into());
+        record.deadline = Some(now.wall_at(limit.at));
+        self.audit.write(record);
+    }
+
     /// The wall clock was set.
     pub fn on_wall_clock_step(&mut self, now: Now) {
         for id in self.book.ids() {
@@ -203,7 +253,7 @@ impl Core {
                 continue;
             };
             let before = live.session.deadline();
-            let terms = Terms::of(&live.session.policies, &self.policies, now.wall);
+            let terms = Terms::of_known(&live.session.policies, &self.policies, now.wall);
             let hours_end_at = terms.and_then(|terms| terms.hours_end_at);
             live.session.wall_clock_stepped(hours_end_at, now);
             if live.session.deadline() == before {
@@ -228,28 +278,57 @@ impl Core {
     /// other, never half.
     pub(super) fn publish_limits(&mut self, id: SessionId) -> Result<(), EndReason> {
         let published = self.maps.session(id.as_u64()).unwrap_or_default();
+        self.publish_over(id, published)
+    }
+
+    /// The same, where what is in the map is known.
+    pub(super) fn publish_over(
+        &mut self,
+        id: SessionId,
+        published: abi::Session,
+    ) -> Result<(), EndReason> {
         let Some(live) = self.book.get(id) else {
             return Err(EndReason::Unknown);
         };
         let value = kernel_session(&live.session, self.policy_id(&live.session));
-        let observed = live.session.limits.mode == Mode::Observe;
         if self.maps.set_session(id.as_u64(), value).is_err() {
             return Err(EndReason::Unknown);
         }
         let activity = self.activity(id);
         let old_limit = abi::session_limit(&published, &activity);
         let written_at = clock::boot_now();
-        let late = written_at.as_nanos() >= old_limit.at_ns || activity.expired_at_ns != 0;
-        if late && !observed {
+        let observed = published.mode == abi::Mode::Observe.code();
+        let late = written_at.as_nanos() >= old_limit.at_ns && !observed;
+        if late || activity.expired_at_ns != 0 {
             return Err(end_reason(
                 old_limit.reason,
                 &self.book.get(id).expect("looked up above").session,
             ));
         }
-        if observed && activity.expired_at_ns != 0 {
-            self.maps.clear_activity(id.as_u64());
-        }
         Ok(())
+    }
+
+    /// What is configured is this from now on. Live sessions come under it one by one.
+    pub(super) fn adopt(
+        &mut self,
+        regime: &Regime,
+        issuers: &BTreeSet<String>,
+        pre_authentication_timeout: Duration,
+    ) {
+        self.policies.clone_from(&regime.policies);
+        self.retired_issuers
+            .extend(regime.retired_issuers.iter().cloned());
+        self.retired_issuers
+            .retain(|issuer| !issuers.contains(issuer));
+        self.pre_authentication_timeout = pre_authentication_timeout;
+        let control = abi::Control {
+            pre_authentication_timeout_ns: u64::try_from(pre_authentication_timeout.as_nanos())
+                .unwrap_or(u64::MAX),
+            ..self.maps.control()
+        };
+        if let Err(error) = self.maps.set_control(control) {
+            tracing::error!("pre_authentication_timeout stays as it was: {error}");
+        }
     }
 
     /// Sets the instant at which the session is looked at next.

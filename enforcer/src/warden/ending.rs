@@ -173,7 +173,7 @@ impl Core {
     fn conclude(&mut self, over: Over, reset: &HashSet<u64>, reset_at: BootInstant, now: Now) {
         let Over { id, limit, detail } = over;
         let record = self.session_record(Event::SessionEnded, id, now);
-        let Some(live) = self.book.end(id, limit.reason, now.wall) else {
+        let Some(mut live) = self.book.end(id, limit.reason, now.wall) else {
             return;
         };
         self.queue.remove(Due::Session(id));
@@ -190,6 +190,7 @@ impl Core {
 
         let mut record = record;
         record.detail = detail;
+        record.idle_gaps = Some(live.pauses.take(&live.session, limit.at));
         record.reason = Some(limit.reason.as_str().into());
         record.deadline = Some(live.session.wall_limit(limit.at, now));
         record.duration_ms = Some(millis(now.wall.saturating_duration_since(live.opened_at)));
@@ -201,7 +202,8 @@ impl Core {
                 .count() as u64,
         );
         if !live.legs.is_empty() {
-            let late = reset_at.saturating_duration_since(limit.at);
+            let due = self.canary.reset_at(id, limit.at);
+            let late = reset_at.saturating_duration_since(due);
             record.reset_lateness_us = Some(micros(late));
         }
         let ending = Ending {

@@ -8,16 +8,17 @@ use enforcer_abi as abi;
 use super::{
     book::{Leg, Live},
     concurrency::client_address,
-    core::{Core, Due, kernel_session},
+    core::{Core, Due, kernel_session, payload_instant},
     ending::describe,
     gateways::GatewayId,
+    pauses::Pauses,
 };
 use crate::{
     audit::{Event, Record},
     channel::{BoundRole, Refusal, RefusedRequest, SessionUsage, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now},
     kernel::maps::WriteError,
-    policy::Terms,
+    policy::{ActivityKind, Terms},
     session::{Credential, EndReason, Phase, Refused, Session, SessionId},
 };
 
@@ -107,8 +108,22 @@ impl Core {
                 batch,
                 outcome,
             } => return self.exports.heard(&exporter, batch, outcome),
-            // Answers that the supervisor waits for, not the core.
-            ToWarden::Ready | ToWarden::Listeners { .. } => return,
+            ToWarden::Counted(figures) => return self.audit.count(*figures),
+            ToWarden::CanaryReady { request, cookie } => (
+                request,
+                self.open_canary(from, cookie, now).map(Answer::Session),
+            ),
+            ToWarden::Delivered {
+                webhook,
+                id,
+                failure,
+            } => return self.on_delivered(&webhook, &id, failure.as_deref(), now),
+            ToWarden::CanaryReport(report) => return self.on_canary_report(from, &report, now),
+            // What the supervisor waits for, not the core.
+            ToWarden::Ready
+            | ToWarden::CannotStart { .. }
+            | ToWarden::Listeners { .. }
+            | ToWarden::Scraped { .. } => return,
         };
         self.gateways.send(
             from,
@@ -134,6 +149,9 @@ impl Core {
         announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<SessionView, Refusal> {
+        if self.retired_issuers.contains(&credential.principal.issuer) {
+            return Err(Refusal::SessionEnded(EndReason::Policy));
+        }
         let terms = Terms::of(policies, &self.policies, now.wall).ok_or(Refusal::UnknownPolicy)?;
         if let Some(reason) = self.book.ended(&credential.key, now.wall) {
             return Err(Refusal::SessionEnded(reason));
@@ -168,7 +186,7 @@ impl Core {
         Ok(self.view(live))
     }
 
-    fn insert(&mut self, session: Session, now: Now) -> Result<(), Refusal> {
+    pub(super) fn insert(&mut self, session: Session, now: Now) -> Result<(), Refusal> {
         let id = session.id;
         let value = kernel_session(&session, self.policy_id(&session));
         self.maps
@@ -180,6 +198,7 @@ impl Core {
             legs: std::collections::BTreeMap::new(),
             observed: false,
             warned_for: None,
+            pauses: Pauses::new(now.boot, now.boot),
         });
         self.reschedule(id, now);
         self.save(id, now);
@@ -319,8 +338,20 @@ impl Core {
         describe(&mut record, cookie, &connection);
         record.proxied_client = told.announced_client;
         record.target = told.target;
+        record.idle_ms = self.idle_ms(id, now);
         self.audit.write(record);
         Ok(())
+    }
+
+    /// How long a session has been without activity.
+    fn idle_ms(&self, id: SessionId, now: Now) -> Option<u64> {
+        let session = &self.book.get(id)?.session;
+        let payload = payload_instant(&self.activity(id));
+        let counts = session.limits.activity == ActivityKind::Payload;
+        let last = session.last_activity();
+        let last = last.max(payload.filter(|_| counts).unwrap_or(last));
+        let idle = now.boot.saturating_duration_since(last);
+        u64::try_from(idle.as_millis()).ok()
     }
 
     /// The connection of a socket that may be bound to the session; `None` if it is bound to it
@@ -379,6 +410,7 @@ impl Core {
         if live.session.last_activity() == before {
             return;
         }
+        live.pauses.note(before, live.session.last_activity());
         if live.session.limits.idle_timeout.is_some()
             && let Err(reason) = self.publish_limits(id)
         {
@@ -392,6 +424,7 @@ impl Core {
             self.reschedule(id, now);
         }
         self.store.touch(id, now.wall);
+        self.record_pauses_in_time(id, now);
     }
 
     fn record_request(&self, event: Event, refused: RefusedRequest, now: Now) {
@@ -431,7 +464,7 @@ impl Core {
         Refusal::Capacity
     }
 
-    fn new_id(&self) -> Result<SessionId, Refusal> {
+    pub(super) fn new_id(&self) -> Result<SessionId, Refusal> {
         loop {
             let mut bytes = [0; 8];
             rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())

@@ -20,13 +20,16 @@ use tokio::{
 };
 
 use super::{
-    admin::{AdminCommand, AdminServer, GatewayState, Settings, UnloadOutcome, socket_in},
+    admin::{
+        AdminCommand, AdminServer, GatewayState, ReloadRequest, Settings, UnloadOutcome, socket_in,
+    },
     answers::{Asked, Whereabouts},
     core::{Core, Parts},
     exports::Exports,
     gateways::GatewayId,
     listeners::Listeners,
     processes::{Incoming, Processes},
+    reload::{HISTORY_FOLDER, House, Order, Origin, Reloads},
     store::{DATABASE_NAME, Store},
 };
 use crate::{
@@ -89,6 +92,10 @@ struct Warden {
     admin: Option<AdminServer>,
     audit: Option<AuditLog>,
     stop: StopSignals,
+    hangup: Signal,
+    reloads: Reloads,
+    /// Of a walk over the sessions it is the next slice's turn, and not a request's.
+    slice_due: bool,
     stopping: bool,
     _lock: fs::File,
 }
@@ -139,6 +146,7 @@ impl Warden {
             audit: audit.sink(),
             store,
         });
+        core.monitor(&config, now);
         let mut started = Record::new(now.wall, Event::DaemonStarted);
         started.pid = Some(std::process::id());
         core.audit.write(started);
@@ -153,14 +161,15 @@ impl Warden {
         let (to_loop, incoming) = mpsc::channel(QUEUE);
         core.exports = Exports::start(&config, &to_loop)?;
         let mut processes = Processes::new(
-            config_path,
-            text,
+            config_path.clone(),
+            text.clone(),
             daemon.runtime_dir.clone(),
             cgroup.clone(),
             to_loop,
         );
         let inherited = processes.adopt(&mut core.gateways).await;
-        let listeners = Listeners::provide(&config.listeners, inherited)?;
+        let listeners = Listeners::provide(&config, inherited)?;
+        let reloads = Reloads::new(config.clone(), config_path, text, &mut core, now);
         processes.start(&listeners, &mut core.gateways, Now::read().boot)?;
 
         let (to_core, commands) = mpsc::channel(QUEUE);
@@ -168,6 +177,7 @@ impl Warden {
             socket: socket_in(&daemon.runtime_dir),
             group: daemon.admin_group.clone(),
             audit_log: audit_path,
+            history: daemon.state_dir.join(HISTORY_FOLDER),
         };
         Ok(Self {
             core,
@@ -177,6 +187,7 @@ impl Warden {
                 bpf_dir: daemon.bpf_dir.clone(),
                 cgroup,
                 started_at: now.boot,
+                started_at_wall: now.wall,
             },
             alarm: Alarm::new()?,
             wall_clock: WallClockWatch::new()?,
@@ -186,6 +197,9 @@ impl Warden {
             admin: Some(AdminServer::start(settings, to_core)?),
             audit: Some(audit),
             stop: StopSignals::new()?,
+            hangup: signal(SignalKind::hangup())?,
+            reloads,
+            slice_due: false,
             stopping: false,
             _lock: lock,
         })
@@ -236,13 +250,29 @@ impl Warden {
                 self.core.on_tick(Now::read());
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
             }
-            Some(command) = self.commands.recv() => {
-                if let Asked::Unload(command) = self.core.on_command(command, &self.place, Now::read()) {
-                    return Ok(Next::Unload(command));
+            Some(()) = self.hangup.recv() => self.reloads.take(Order::Apply {
+                origin: Origin::Signal,
+                request: ReloadRequest::default(),
+                reply: None,
+            }),
+            Some(command) = self.commands.recv(), if !self.slice_due => {
+                self.slice_due = self.reloads.is_walking() && !self.stopping;
+                match self.core.on_command(command, &self.place, Now::read()) {
+                    Asked::Done => {}
+                    Asked::Unload(command) => return Ok(Next::Unload(command)),
+                    Asked::Configuration(order) => self.reloads.take(order),
                 }
             }
-            Some(incoming) = self.incoming.recv() => self.on_incoming(incoming),
+            Some(incoming) = self.incoming.recv(), if !self.slice_due => {
+                self.slice_due = self.reloads.is_walking() && !self.stopping;
+                self.on_incoming(incoming);
+            }
             () = tokio::task::yield_now(), if self.core.is_listing() => self.core.list_on(Now::read()),
+            progress = self.reloads.progress(), if !self.stopping => {
+                self.slice_due = false;
+                let (reloads, mut house) = self.reloading();
+                reloads.advance(progress, &mut house, Now::read());
+            }
         }
         for id in self.core.gateways.take_wedged() {
             tracing::error!("{id} has not read its messages for too long: it is killed");
@@ -251,10 +281,34 @@ impl Warden {
         Ok(Next::GoOn)
     }
 
+    /// Reloading, and what it works on.
+    fn reloading(&mut self) -> (&mut Reloads, House<'_>) {
+        let house = House {
+            core: &mut self.core,
+            processes: &mut self.processes,
+            listeners: &mut self.listeners,
+        };
+        (&mut self.reloads, house)
+    }
+
     fn on_incoming(&mut self, incoming: Incoming) {
         let now = Now::read();
         match incoming {
-            Incoming::Message(id, ToWarden::Ready) => self.on_ready(id, now),
+            Incoming::Message(id, ToWarden::Ready) => {
+                let (reloads, mut house) = self.reloading();
+                reloads.on_ready(id, &mut house, now);
+                if self.processes.is_current(id) {
+                    self.on_ready(id, now);
+                }
+            }
+            Incoming::Message(id, ToWarden::CannotStart { reason }) => {
+                tracing::error!("{id} cannot start: {reason}");
+                let (reloads, mut house) = self.reloading();
+                reloads.on_failed(id, Some(reason), &mut house, now);
+            }
+            Incoming::Message(id, ToWarden::Scraped { request }) => {
+                self.core.on_scrape(id, request, &self.place);
+            }
             Incoming::Message(id, message) => self.core.on_message(id, message, now),
             Incoming::Gone(id) => {
                 if self.processes.is_current(id) {
@@ -263,6 +317,8 @@ impl Warden {
                 }
                 self.core.gateways.remove(id);
                 self.processes.on_gone(id, now.boot);
+                let (reloads, mut house) = self.reloading();
+                reloads.on_failed(id, None, &mut house, now);
             }
             Incoming::Export(batch) => self.core.export(batch),
             Incoming::StartGateway if self.stopping => {}
@@ -318,6 +374,7 @@ impl Warden {
         self.core.gateways.broadcast(ToGateway::Drain);
         self.processes.retire();
         self.stopping = true;
+        self.slice_due = false;
         let timeout = tokio::time::sleep(STOP_TIMEOUT);
         tokio::pin!(timeout);
         while self.core.gateways.iter().next().is_some() {
@@ -365,6 +422,7 @@ impl Warden {
     }
 
     async fn say_goodbye(&mut self) {
+        self.core.record_all_pauses(Now::read());
         let mut stopped = Record::new(Now::read().wall, Event::DaemonStopped);
         stopped.pid = Some(std::process::id());
         self.core.audit.write(stopped);

@@ -37,6 +37,8 @@ use crate::{
     },
 };
 
+mod relimit;
+
 const GATEWAY: GatewayId = GatewayId(1);
 
 /// Hours that were open for a minute of yesterday.

@@ -24,8 +24,8 @@ use super::{
     output::reader_left,
 };
 use crate::{
-    audit::{AuditReader, Filter},
-    clock,
+    audit::{AuditReader, Filter, Record},
+    clock::{self, WallInstant},
 };
 
 /// How often a followed log is looked at.
@@ -98,15 +98,13 @@ struct Source<'a> {
 impl Source<'_> {
     fn print<W: Write>(&self, wanted: &Wanted, mut printer: Printer<W>) -> Result<ExitCode> {
         let mut print = |lines: &[u8]| printer.print(lines);
+        let asked = Client::new(self.socket)?.lines(&path(wanted), &mut print);
+        let printed = match asked {
+            Err(error) if is_not_running(&error) => self.read(wanted, &mut print),
+            asked => asked,
+        };
         // The header, even if there is no record.
-        let printed = print(b"").map_err(Into::into).and_then(|()| {
-            let asked = Client::new(self.socket)?.lines(&path(wanted), &mut print);
-            match asked {
-                Err(error) if is_not_running(&error) => self.read(wanted, &mut print),
-                asked => asked,
-            }
-        });
-        match printed {
+        match printed.and_then(|()| Ok(print(b"")?)) {
             Err(error) if !reader_left(&error) => Err(error),
             _ => Ok(ExitCode::SUCCESS),
         }
@@ -136,6 +134,35 @@ impl Source<'_> {
     }
 }
 
+/// Takes in the records since then, in their order. They come from the daemon at `socket`; if none
+/// runs, from the `database`. Those of a later version are passed over.
+pub(super) fn read_records(
+    socket: &Path,
+    database: &Path,
+    since: WallInstant,
+    mut take: impl FnMut(Record),
+) -> Result<()> {
+    let wanted = Wanted {
+        filter: Filter {
+            since: Some(since),
+            ..Filter::default()
+        },
+        ..Wanted::default()
+    };
+    let mut take = |lines: &[u8]| {
+        let lines = lines.split(|byte| *byte == b'\n');
+        lines
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .for_each(&mut take);
+        Ok(())
+    };
+    let answer = Client::new(socket)?.lines(&path(&wanted), &mut take);
+    match answer {
+        Err(error) if is_not_running(&error) => Source { socket, database }.read(&wanted, take),
+        answer => answer,
+    }
+}
+
 fn is_not_running(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ClientError::NotRunning { .. }))
 }
@@ -153,7 +180,7 @@ fn path(wanted: &Wanted) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{audit::Event, clock::WallInstant};
+    use crate::audit::Event;
 
     #[test]
     fn what_is_asked_of_the_daemon_survives_the_way() {

@@ -1,8 +1,10 @@
 mod audit;
 mod certificates;
+mod cookies;
 mod faults;
 mod files;
 mod identity;
+mod monitoring;
 mod policies;
 mod proxy;
 mod tcp;

@@ -2,10 +2,16 @@
 //!
 //! ```text
 //! GET  /v1/status             StatusReport
+//! GET  /v1/metrics            Prometheus text
+//! POST /v1/canary             CanaryStatus
 //! GET  /v1/sessions           [SessionInfo]
 //! GET  /v1/sessions/ID        SessionDetail
 //! POST /v1/revoke             RevokeRequest -> RevokeOutcome
 //! POST /v1/unload             UnloadOutcome
+//! POST /v1/reload             ReloadRequest -> ReloadOutcome
+//! POST /v1/simulate           SimulateRequest -> SimulateOutcome
+//! GET  /v1/configurations     [Version], without texts
+//! GET  /v1/configurations/N   Version
 //! GET  /v1/audit?since=&subject=&..&limit=&follow=true    JSON lines
 //! ```
 //!
@@ -17,6 +23,7 @@ mod audit;
 mod command;
 mod error;
 mod peer;
+mod reload;
 mod report;
 mod routes;
 mod server;
@@ -29,6 +36,10 @@ pub use self::{
     },
     error::ApiError,
     peer::Peer,
+    reload::{
+        AffectedSession, ConfigurationStatus, Effect, Impact, RefusalCode, RefusedConfiguration,
+        ReloadOutcome, ReloadRefused, ReloadRequest, SimulateOutcome, SimulateRequest,
+    },
     report::{
         ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, MapStatus, ProgramStatus,
         SessionDetail, SessionInfo, SessionState, StatusReport, map_statuses, missing_parts,

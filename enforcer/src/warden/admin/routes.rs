@@ -1,22 +1,32 @@
 //! From requests to commands, and from answers to responses.
 
-use std::{convert::Infallible, path::PathBuf, time::Duration};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Incoming};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     AdminCommand, ApiError, Peer, Reply, RevokeRequest,
     audit::{self, Lines, Query},
 };
-use crate::session::SessionId;
+use crate::{
+    metrics,
+    session::SessionId,
+    warden::reload::{self, Version, read_version},
+};
 
 /// Longest body of a request.
 const LONGEST_BODY: usize = 64 * 1024;
+/// The same, where it holds a configuration.
+const LONGEST_CONFIGURATION: usize = 8 * 1024 * 1024;
 /// Longest wait for it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the core's answer.
@@ -29,6 +39,7 @@ pub(super) type Answer = Response<Either<Full<Bytes>, Lines>>;
 pub(super) struct Api {
     pub(super) commands: mpsc::Sender<AdminCommand>,
     pub(super) audit_log: PathBuf,
+    pub(super) history: PathBuf,
     pub(super) stop: watch::Receiver<()>,
 }
 
@@ -52,6 +63,14 @@ impl Api {
             (&Method::GET, ["v1", "status"]) => {
                 json(&self.ask(|reply| AdminCommand::Status { reply }).await?)
             }
+            (&Method::GET, ["v1", "metrics"]) => {
+                let text = self.ask(|reply| AdminCommand::Metrics { reply }).await?;
+                let body = Either::Left(text.into());
+                Ok(respond(StatusCode::OK, metrics::CONTENT_TYPE, body))
+            }
+            (&Method::POST, ["v1", "canary"]) => {
+                json(&self.ask(|reply| AdminCommand::Canary { reply }).await?)
+            }
             (&Method::GET, ["v1", "sessions"]) => {
                 json(&self.ask(|reply| AdminCommand::Sessions { reply }).await?)
             }
@@ -66,6 +85,27 @@ impl Api {
                 ))
             }
             (&Method::POST, ["v1", "revoke"]) => self.revoke(peer, request.into_body()).await,
+            (&Method::POST, ["v1", "reload"]) => {
+                let request = read(request.into_body(), LONGEST_BODY).await?;
+                let answer = self.ask(|reply| AdminCommand::Reload {
+                    request,
+                    peer,
+                    reply,
+                });
+                json(&answer.await?.map_err(ApiError::refused)?)
+            }
+            (&Method::POST, ["v1", "simulate"]) => {
+                let request = read(request.into_body(), LONGEST_CONFIGURATION).await?;
+                let answer = self.ask(|reply| AdminCommand::Simulate { request, reply });
+                json(&answer.await?.map_err(ApiError::refused)?)
+            }
+            (&Method::GET, ["v1", "configurations"]) => {
+                let versions = history(&self.history).map_err(|error| {
+                    ApiError::internal(format!("the history cannot be read: {error}"))
+                })?;
+                json(&versions)
+            }
+            (&Method::GET, ["v1", "configurations", number]) => self.version(number),
             (&Method::POST, ["v1", "unload"]) => {
                 let answer = self
                     .ask(|reply| AdminCommand::Unload { peer, reply })
@@ -74,8 +114,12 @@ impl Api {
             }
             (
                 _,
-                ["v1", "status" | "sessions" | "audit" | "revoke" | "unload"]
-                | ["v1", "sessions", _],
+                [
+                    "v1",
+                    "status" | "metrics" | "canary" | "sessions" | "audit" | "revoke" | "unload"
+                    | "reload" | "simulate" | "configurations",
+                ]
+                | ["v1", "sessions" | "configurations", _],
             ) => Err(ApiError::method_not_allowed()),
             _ => Err(ApiError::not_found(format!("there is no {path}"))),
         }
@@ -96,14 +140,7 @@ impl Api {
     where
         B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
     {
-        let body = Limited::new(body, LONGEST_BODY).collect();
-        let body = tokio::time::timeout(BODY_TIMEOUT, body)
-            .await
-            .map_err(|_| ApiError::bad_request("the body did not arrive in time"))?
-            .map_err(|error| ApiError::bad_request(error.to_string()))?
-            .to_bytes();
-        let request: RevokeRequest = serde_json::from_slice(&body)
-            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let request: RevokeRequest = read(body, LONGEST_BODY).await?;
         let selector = request.selector().ok_or_else(|| {
             ApiError::bad_request("exactly one of `id`, `subject` and `all` must be given")
         })?;
@@ -119,6 +156,12 @@ impl Api {
         json(&outcome)
     }
 
+    fn version(&self, number: &str) -> Result<Answer, ApiError> {
+        let missing = || ApiError::not_found(format!("there is no version {number}"));
+        let number = number.parse().map_err(|_| missing())?;
+        json(&read_version(&self.history, number).map_err(|_| missing())?)
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> AdminCommand) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
         let exchange = async {
@@ -131,6 +174,30 @@ impl Api {
             Err(_) => Err(ApiError::unavailable("the daemon does not answer")),
         }
     }
+}
+
+/// The body of a request.
+async fn read<T, B>(body: B, longest: usize) -> Result<T, ApiError>
+where
+    T: DeserializeOwned,
+    B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let body = Limited::new(body, longest).collect();
+    let body = tokio::time::timeout(BODY_TIMEOUT, body)
+        .await
+        .map_err(|_| ApiError::bad_request("the body did not arrive in time"))?
+        .map_err(|error| ApiError::bad_request(error.to_string()))?
+        .to_bytes();
+    serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// All versions of the configuration, without their texts, the newest last.
+fn history(folder: &Path) -> std::io::Result<Vec<Version>> {
+    let mut versions = reload::history(folder)?;
+    for version in &mut versions {
+        version.text.clear();
+    }
+    Ok(versions)
 }
 
 /// The answer to a request that failed.

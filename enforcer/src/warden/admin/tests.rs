@@ -29,6 +29,7 @@ fn info() -> SessionInfo {
         age_seconds: 1,
         expires_in_seconds: 2,
         idle_in_seconds: None,
+        idle_timeout_seconds: None,
         deadline: WallInstant::from_unix_seconds(0),
         connections: 0,
     }
@@ -65,7 +66,16 @@ fn core(mut commands: mpsc::Receiver<AdminCommand>) {
             AdminCommand::Unload { reply, .. } => reply
                 .send(Err(CommandFailed("a link is stuck".to_owned())))
                 .unwrap(),
+            AdminCommand::Reload { request, reply, .. } => {
+                assert_eq!(request.max_cut, Some(1));
+                let message = "c.toml:1: bad\nhelp: mend it";
+                let refused = ReloadRefused::new(RefusalCode::Invalid, message);
+                reply.send(Err(refused)).unwrap();
+            }
+            AdminCommand::Simulate { reply, .. } => drop(reply),
+            AdminCommand::Metrics { reply } => reply.send("# no figures\n".to_owned()).unwrap(),
             // The core is in trouble.
+            AdminCommand::Canary { reply } => drop(reply),
             AdminCommand::Status { reply } => drop(reply),
         }
     }
@@ -83,6 +93,7 @@ impl Fixture {
             socket: folder.path().join("admin.sock"),
             group: None,
             audit_log: folder.path().join(DATABASE_NAME),
+            history: PathBuf::new(),
         };
         let (commands, receiver) = mpsc::channel(8);
         thread::spawn(|| core(receiver));
@@ -194,6 +205,7 @@ fn the_socket_is_for_root_alone_and_replaces_what_a_dead_daemon_left() {
         socket: socket.clone(),
         group: None,
         audit_log: fixture.path(DATABASE_NAME),
+        history: PathBuf::new(),
     };
     let successor = AdminServer::start(settings.clone(), commands.clone()).unwrap();
     assert!(UnixStream::connect(&socket).is_ok());
