@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 21] = [
+const TEST_PACKAGES: [&str; 23] = [
     "bpftool",
     "curl",
     "haproxy",
@@ -24,10 +24,12 @@ const TEST_PACKAGES: [&str; 21] = [
     "openssh-server",
     "openssl",
     "procps",
+    "prometheus",
     "python3-grpcio",
     "python3-websockets",
     "socat",
     "tcpdump",
+    "tmux",
     "util-linux",
     "vncsnapshot",
     "x11-xserver-utils",

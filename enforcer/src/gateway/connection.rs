@@ -97,6 +97,7 @@ impl ConnectionContext {
             Blame::Upstream => {
                 let cause = std::error::Error::source(rejection).map(ToString::to_string);
                 let cause = cause.unwrap_or_default();
+                self.gateway.counters.upstream_error(verdict.code);
                 warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
             }
             Blame::Client | Blame::Issuer | Blame::Us => {
@@ -126,6 +127,9 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         shaken = shake_hands(&front, &mut accepted) => shaken,
         () = sleep(limit) => return,
     };
+    if let Some(done) = handshake(&shaken) {
+        gateway.counters.handshake(&front.name, done);
+    }
     let (stream, certificate) = match shaken {
         Ok(Some(shaken)) => shaken,
         Ok(None) => return,
@@ -151,6 +155,15 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         Service::Tcp(service) => tcp::serve(&context, service, stream).await,
     }
     context.closed.send_replace(true);
+}
+
+/// Whether there was a TLS handshake, and it was done.
+fn handshake<S>(shaken: &Result<Option<S>, Rejection>) -> Option<bool> {
+    match shaken {
+        Ok(stream) => stream.as_ref().map(|_| true),
+        Err(Rejection::Tls(_) | Rejection::PlainHttp) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the

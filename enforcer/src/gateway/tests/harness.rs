@@ -41,7 +41,9 @@ use crate::{
         tls,
         tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
+        webhook::Webhooks,
     },
+    metrics::Counters,
     policy::{PolicySet, Requirements, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
@@ -333,6 +335,7 @@ impl World {
             .map(|route| Target {
                 forward_token: route.forward_token,
                 assertion_audience: None,
+                counters: Arc::default(),
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
             })
             .collect();
@@ -366,6 +369,10 @@ impl World {
             policies: policies(&routes, &tunnels),
             targets,
             tunnels: Tunnels::of(&tunnels),
+            metrics: None,
+            counters: Counters::default(),
+            traces: None,
+            webhooks: Webhooks::default(),
         })
         .unwrap();
 
