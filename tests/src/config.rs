@@ -44,6 +44,8 @@ pub struct Listener {
     pub address: SocketAddr,
     pub protocol: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<Proxies>,
@@ -127,6 +129,22 @@ pub struct Route {
     pub proxy_protocol: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward_identity: Option<bool>,
+}
+
+/// `login` of a route.
+#[derive(Clone, Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Login {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// `upstream_tls` of a route.
@@ -134,8 +152,10 @@ pub struct Route {
 #[expect(missing_docs, reason = "the keys of the configuration file")]
 pub struct UpstreamTls {
     pub ca: PathBuf,
-    pub certificate: PathBuf,
-    pub private_key: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<PathBuf>,
     pub server_name: String,
 }
 
@@ -184,6 +204,8 @@ impl Route {
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,
+            login: None,
+            forward_identity: None,
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod haproxy;
 pub mod issuer;
 pub mod namespace;
 pub mod nginx;
+pub mod postgres;
 pub mod process;
 pub mod scene;
 pub mod streams;

@@ -74,6 +74,7 @@ impl Scene {
                 config::Listener {
                     address,
                     protocol: "http".to_owned(),
+                    credential: None,
                     principal: None,
                     proxy_protocol: None,
                     tls: config::ServerTls {

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 11] = [
+const TEST_PACKAGES: [&str; 12] = [
     "bpftool",
     "curl",
     "haproxy",
@@ -19,6 +19,7 @@ const TEST_PACKAGES: [&str; 11] = [
     "nghttp2-client",
     "nginx-light",
     "openssl",
+    "postgresql",
     "procps",
     "python3-grpcio",
     "tcpdump",

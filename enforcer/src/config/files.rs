@@ -1,6 +1,9 @@
 //! The files that a configuration refers to: there, readable, and of use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use rustls::{
     RootCertStore,
@@ -37,6 +40,8 @@ pub(super) enum Content {
     Roots,
     /// The keys of a token issuer.
     Keys(Box<JwtIssuer>),
+    /// A password.
+    Password,
 }
 
 /// What is wrong with a file and what to do about it.
@@ -61,6 +66,7 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
         Content::Certificates => certificates(path).map(drop),
         Content::PrivateKeyOf(certificate) => private_key(path, certificate),
         Content::Roots => roots(path),
+        Content::Password => password(path),
         Content::Keys(issuer) => KeySet::load(issuer)
             .map(drop)
             .map_err(|error| Fault::new(error.fault.to_string(), error.help())),
@@ -76,6 +82,14 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(path)
         .map_err(|error| Fault::new(format!("cannot be read: {error}"), reading_help(&error)))
+}
+
+/// The password in a file: its bytes without a final line break.
+pub(crate) fn read_password(path: &Path) -> io::Result<Vec<u8>> {
+    let content = std::fs::read(path)?;
+    let line = content.strip_suffix(b"\n");
+    let line = line.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    Ok(line.unwrap_or(&content).to_vec())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
@@ -114,6 +128,20 @@ fn private_key(path: &Path, certificate: &Path) -> Result<(), Fault> {
                 "write an RSA, ECDSA or Ed25519 key and its certificate",
             ),
         })
+}
+
+fn password(path: &Path) -> Result<(), Fault> {
+    match read_password(path) {
+        Ok(password) if password.is_empty() || password.contains(&0) => Err(Fault::new(
+            "holds no password",
+            "put the password there; a final line break does not count",
+        )),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::new(
+            format!("cannot be read: {error}"),
+            reading_help(&error),
+        )),
+    }
 }
 
 fn roots(path: &Path) -> Result<(), Fault> {

@@ -8,11 +8,12 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    CertificateName, Listener, Protocol, ServerTls,
+    CertificateName, Listener, PostgresCredential, Protocol, ServerTls,
     draft::Draft,
     files::Content,
     proxy,
     raw::{Named, RawListener, RawServerTls},
+    upstream::Carried,
 };
 
 pub(super) fn convert(
@@ -79,31 +80,69 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn protocol(draft: &mut Draft<'_>, raw: &RawListener) -> Protocol {
     let value = raw.protocol.as_ref();
-    if let Some(later) = value.filter(|value| value.get_ref() == "postgres") {
-        draft.report(
-            later,
-            "the protocol `postgres` is not supported yet",
-            "write `protocol = \"http\"` or `protocol = \"tcp\"`",
-        );
-        return Protocol::Http;
-    }
     let name = certificate_name(draft, raw.principal.as_ref());
-    let protocols = [("http", Protocol::Http), ("tcp", Protocol::Tcp(name))];
+    let credentials = [
+        ("certificate", PostgresCredential::Certificate(name)),
+        ("token", PostgresCredential::Token),
+    ];
+    let credential = draft.word("credential", raw.credential.as_ref(), credentials);
+    let protocols = [
+        ("http", Protocol::Http),
+        ("tcp", Protocol::Tcp(name)),
+        ("postgres", Protocol::Postgres(credential)),
+    ];
     let protocol = draft.word("protocol", value, protocols);
+    if let Some(credential) = &raw.credential
+        && protocol.carries() != Carried::Postgres
+    {
+        draft.report(
+            credential,
+            "`credential` has an effect on PostgreSQL listeners only",
+            "remove it, or write `protocol = \"postgres\"`",
+        );
+    }
     match (protocol, value, &raw.principal) {
         (Protocol::Http, _, Some(principal)) => draft.report(
             principal,
             "`principal` has no effect on an HTTP listener: tokens say who a client is",
             "remove it, or write `protocol = \"tcp\"`",
         ),
-        (Protocol::Tcp(_), Some(value), _) if raw.tls.client_ca.is_none() => draft.report(
-            value,
-            "a TCP listener without `client_ca` could not tell who a client is",
-            "add `client_ca` to `tls`, with the authority that signs the clients' certificates",
+        (Protocol::Postgres(PostgresCredential::Token), _, Some(principal)) => draft.report(
+            principal,
+            "`principal` has no effect with `credential = \"token\"`: tokens say who a client is",
+            "remove it, or write `credential = \"certificate\"`",
         ),
+        (
+            Protocol::Tcp(_) | Protocol::Postgres(PostgresCredential::Certificate(_)),
+            Some(value),
+            _,
+        ) if raw.tls.client_ca.is_none() => {
+            let listener = protocol.carries().listener();
+            let help = "add `client_ca` to `tls`, with the authority that signs the clients' \
+                        certificates";
+            draft.report(
+                value,
+                format!("{listener} without `client_ca` could not tell who a client is"),
+                match protocol {
+                    Protocol::Postgres(_) => format!("{help}, or write `credential = \"token\"`"),
+                    _ => help.to_owned(),
+                },
+            );
+        }
         _ => {}
     }
     protocol
+}
+
+impl Protocol {
+    /// What upstreams of its routes must carry.
+    pub(super) const fn carries(self) -> Carried {
+        match self {
+            Self::Http => Carried::Http,
+            Self::Tcp(_) => Carried::Bytes,
+            Self::Postgres(_) => Carried::Postgres,
+        }
+    }
 }
 
 fn certificate_name(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> CertificateName {

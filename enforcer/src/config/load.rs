@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Config, ConfigError, Problem, Protocol, daemon,
+    Config, ConfigError, PostgresCredential, Problem, Protocol, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -91,7 +91,11 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
     let daemon = daemon::convert(&mut draft, raw.daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
     let mut protocols = listeners.values().map(|listener| listener.protocol);
-    let tokens_wanted = listeners.is_empty() || protocols.any(|it| it == Protocol::Http);
+    let takes_tokens = |protocol| {
+        let by_token = Protocol::Postgres(PostgresCredential::Token);
+        protocol == Protocol::Http || protocol == by_token
+    };
+    let tokens_wanted = listeners.is_empty() || protocols.any(takes_tokens);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
     let policies = policies::convert(&mut draft, raw.policies);
     let routes = routes::convert(&mut draft, raw.routes, &names, &listeners);

@@ -13,6 +13,7 @@ mod listeners;
 mod load;
 mod location;
 mod policies;
+mod postgres;
 mod proxy;
 mod raw;
 mod routes;
@@ -28,6 +29,7 @@ use std::{
 
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
+pub(crate) use files::read_password;
 use ipnet::IpNet;
 
 use crate::policy::Policy;
@@ -95,6 +97,17 @@ pub enum Protocol {
     /// Any protocol over TLS, passed on as it is. Clients show a certificate, and this name in it
     /// is the principal's.
     Tcp(CertificateName),
+    /// PostgreSQL, within TLS.
+    Postgres(PostgresCredential),
+}
+
+/// How a PostgreSQL client says who it is (`credential` of a listener).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostgresCredential {
+    /// `certificate`: by its certificate, in which this name is the principal's. The default.
+    Certificate(CertificateName),
+    /// `token`: by a token, given as the password.
+    Token,
 }
 
 /// Which name in a certificate is the subject of its principal (`principal` of a listener). Of
@@ -193,6 +206,8 @@ pub struct Route {
     pub policies: Vec<String>,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
+    /// `login` and `forward_identity`, from a PostgreSQL listener.
+    pub postgres: Option<PostgresRoute>,
     /// Upstream connections are shared by sessions, or each belongs to one.
     pub upstream_pool: UpstreamPool,
     /// `proxy_protocol`: upstream connections start with a PROXY protocol header, which says who
@@ -204,18 +219,48 @@ pub struct Route {
     pub response_timeout: Duration,
 }
 
+/// How a PostgreSQL upstream is told who comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostgresRoute {
+    /// Who logs in to it.
+    pub login: Login,
+    /// `forward_identity`: the start-up message carries the principal and the session.
+    pub forward_identity: bool,
+}
+
+/// Who logs in to a PostgreSQL upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Login {
+    /// No `login`: the client itself, with what the upstream asks it for.
+    Client,
+    /// The gateway, as this user; with the password in this file (its bytes without a final line
+    /// break) if the upstream wants one.
+    Gateway(LoginUser, Option<PathBuf>),
+}
+
+/// The user that the gateway logs in as.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LoginUser {
+    /// `user_from = "client"`: the one that the client names. The default.
+    Client,
+    /// `user_from = "subject"`: the principal's subject.
+    Subject,
+    /// `user`: this one.
+    Fixed(String),
+}
+
 /// An upstream: `http://host:port` or `https://host:port`, or with HTTP/2 `h2c://` (in the clear,
 /// without a handshake about it) and `h2://` (TLS); for a TCP listener `tcp://host:port` or
-/// `tls://host:port`.
+/// `tls://host:port`; for a PostgreSQL listener `postgres://host:port` or `postgres+tls://host:port`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// Host name or address, without brackets.
     pub host: String,
-    /// Port; 80 or 443 for HTTP unless given.
+    /// Port; 80 or 443 for HTTP and 5432 for PostgreSQL unless given.
     pub port: u16,
-    /// The HTTP that it speaks; says nothing of a TCP listener's.
+    /// The HTTP that it speaks; says nothing of a TCP or PostgreSQL listener's.
     pub version: HttpVersion,
-    /// TLS towards the upstream, for `https://`, `h2://` and `tls://`.
+    /// TLS towards the upstream, for `https://`, `h2://`, `tls://` and `postgres+tls://`.
     pub tls: Option<UpstreamTls>,
 }
 
@@ -237,6 +282,18 @@ pub struct UpstreamTls {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Name to verify instead of the host.
     pub server_name: Option<String>,
+    /// How it starts.
+    pub opening: TlsOpening,
+}
+
+/// How TLS towards an upstream starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsOpening {
+    /// With the first byte.
+    #[default]
+    AtOnce,
+    /// After PostgreSQL's SSLRequest.
+    SslRequest,
 }
 
 /// Versions of the PROXY protocol.

@@ -46,6 +46,7 @@ pub(super) struct RawDaemon {
 pub(super) struct RawListener {
     pub(super) address: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
+    pub(super) credential: Option<Spanned<String>>,
     pub(super) principal: Option<Spanned<String>>,
     pub(super) proxy_protocol: Option<RawProxies>,
     pub(super) tls: RawServerTls,
@@ -105,6 +106,8 @@ pub(super) struct RawRoute {
     pub(super) upstream_tls: Option<Spanned<RawUpstreamTls>>,
     pub(super) policy: Spanned<String>,
     pub(super) forward_token: Option<Spanned<bool>>,
+    pub(super) login: Option<Spanned<RawLogin>>,
+    pub(super) forward_identity: Option<Spanned<bool>>,
     pub(super) upstream_pool: Option<Spanned<String>>,
     pub(super) proxy_protocol: Option<Spanned<String>>,
     pub(super) connect_timeout: Option<Spanned<RawDuration>>,
@@ -118,6 +121,14 @@ pub(super) struct RawUpstreamTls {
     pub(super) certificate: Option<Spanned<PathBuf>>,
     pub(super) private_key: Option<Spanned<PathBuf>>,
     pub(super) server_name: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLogin {
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) user_from: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
 }
 
 /// One string, or a list of them.

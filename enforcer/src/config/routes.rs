@@ -13,9 +13,9 @@ use super::{
     draft::Draft,
     duration::Zero,
     files::Content,
-    proxy,
+    postgres, proxy,
     raw::{RawRoute, RawUpstreamTls},
-    upstream,
+    upstream::{self, Carried},
 };
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,13 +58,13 @@ pub(super) fn convert(
             route.path.clone(),
         );
         if let Some(first) = lines.insert(what, draft.line(&raw)) {
-            let (why, help) = match protocol {
-                Some(Protocol::Tcp(_)) => (
-                    "a TCP listener has one route",
+            let (why, help) = match protocol.map(Protocol::carries) {
+                Some(other @ (Carried::Bytes | Carried::Postgres)) => (
+                    format!("{} has one route", other.listener()),
                     "remove one of the two, or add another listener for it",
                 ),
                 _ => (
-                    "same listener, host and path",
+                    "same listener, host and path".to_owned(),
                     "remove one of the two, or give them different hosts or paths",
                 ),
             };
@@ -99,10 +99,11 @@ fn convert_route(
     listeners: &BTreeSet<&str>,
     policies: &BTreeSet<&str>,
 ) -> Option<Route> {
-    let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
-    if carries_http == Some(false) {
-        report_http_settings(draft, raw);
+    let carried = protocol.map(Protocol::carries);
+    if let Some(other) = carried.filter(|carried| *carried != Carried::Http) {
+        report_http_settings(draft, raw, other);
     }
+    let postgres = postgres::route(draft, raw, protocol);
     let listener = draft.reference("listener", &raw.listener, listeners);
     let policy = draft.reference("policy", &raw.policy, policies);
     let host = raw.host.as_ref().map(|value| host(draft, value));
@@ -114,16 +115,16 @@ fn convert_route(
         draft,
         &raw.upstream,
         raw.upstream_tls.as_ref(),
-        carries_http,
+        carried,
     );
     let pools = [
         ("shared", UpstreamPool::Shared),
         ("session", UpstreamPool::Session),
     ];
     let upstream_pool = draft.word("upstream_pool", raw.upstream_pool.as_ref(), pools);
-    // A TCP listener's upstream connections are never shared.
-    let sharing = match carries_http {
-        Some(false) => UpstreamPool::Session,
+    // Only requests can share an upstream connection.
+    let sharing = match carried {
+        Some(Carried::Bytes | Carried::Postgres) => UpstreamPool::Session,
         _ => upstream_pool,
     };
     let proxy_protocol = proxy::version(draft, raw.proxy_protocol.as_ref(), sharing);
@@ -149,6 +150,7 @@ fn convert_route(
         upstream: upstream?,
         policies: vec![policy?],
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
+        postgres,
         upstream_pool: sharing,
         proxy_protocol,
         connect_timeout,
@@ -156,22 +158,28 @@ fn convert_route(
     })
 }
 
-/// What only requests have is nothing that a TCP listener could heed.
-fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute) {
-    fn refuse<T>(draft: &mut Draft<'_>, key: &str, value: Option<&Spanned<T>>) {
+/// What only requests have is nothing that another listener could heed.
+fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute, carried: Carried) {
+    fn refuse<T>(draft: &mut Draft<'_>, on: Carried, key: &str, value: Option<&Spanned<T>>) {
         if let Some(value) = value {
+            let listener = on.listener();
             draft.report(
                 value,
-                format!("`{key}` has no effect on a TCP listener: nothing there has requests"),
+                format!("`{key}` has no effect on {listener}: nothing there has requests"),
                 "remove it, or lead the route from an HTTP listener",
             );
         }
     }
-    refuse(draft, "host", raw.host.as_ref());
-    refuse(draft, "path", raw.path.as_ref());
-    refuse(draft, "forward_token", raw.forward_token.as_ref());
-    refuse(draft, "upstream_pool", raw.upstream_pool.as_ref());
-    refuse(draft, "response_timeout", raw.response_timeout.as_ref());
+    refuse(draft, carried, "host", raw.host.as_ref());
+    refuse(draft, carried, "path", raw.path.as_ref());
+    refuse(draft, carried, "forward_token", raw.forward_token.as_ref());
+    refuse(draft, carried, "upstream_pool", raw.upstream_pool.as_ref());
+    refuse(
+        draft,
+        carried,
+        "response_timeout",
+        raw.response_timeout.as_ref(),
+    );
 }
 
 /// A host as it stands in a request, without port: a name in lower case without a final dot, an
@@ -247,19 +255,19 @@ fn convert_upstream(
     draft: &mut Draft<'_>,
     url: &Spanned<String>,
     tls: Option<&Spanned<RawUpstreamTls>>,
-    carries_http: Option<bool>,
+    carried: Option<Carried>,
 ) -> Option<Upstream> {
     let settings = tls.map(|tls| convert_upstream_tls(draft, tls));
     let address = upstream::parse(url.get_ref())
         .map_err(|bad| draft.report(url, bad.what, bad.help))
         .ok()?;
     let scheme = address.scheme;
-    if let Some(wanted) = carries_http.filter(|wanted| *wanted != scheme.is_http()) {
-        let (fitting, other) = (scheme.counterpart().name(), scheme.name());
-        let kind = if wanted { "an HTTP" } else { "a TCP" };
+    if let Some(wanted) = carried.filter(|wanted| *wanted != scheme.carries()) {
+        let (fitting, other) = (scheme.counterpart(wanted).name(), scheme.name());
+        let listener = wanted.listener();
         draft.report(
             url,
-            format!("{kind} listener cannot lead to an upstream with `{other}://`"),
+            format!("{listener} cannot lead to an upstream with `{other}://`"),
             format!("write `{fitting}://`, or lead the route from another listener"),
         );
     }
@@ -278,7 +286,10 @@ fn convert_upstream(
         host: address.host,
         port: address.port,
         version: scheme.version(),
-        tls: scheme.has_tls().then(|| settings.unwrap_or_default()),
+        tls: scheme.has_tls().then(|| UpstreamTls {
+            opening: scheme.tls_opening(),
+            ..settings.unwrap_or_default()
+        }),
     })
 }
 
@@ -319,5 +330,6 @@ fn convert_upstream_tls(draft: &mut Draft<'_>, raw: &Spanned<RawUpstreamTls>) ->
         ca,
         client_certificate,
         server_name: server_name.as_ref().map(|name| name.get_ref().clone()),
+        ..UpstreamTls::default()
     }
 }

@@ -42,12 +42,14 @@ use crate::{
             service,
         },
         link::Orders,
+        postgres::{self, PostgresService},
         proxy::{self, Announcement},
         rejection::{Blame, Rejection},
         sessions::{Ended, SessionHandle},
         socket::Socket,
         stages::{Accepted, Client},
-        tcp, tls,
+        tcp::{self, TcpService},
+        tls,
     },
     session::Principal,
 };
@@ -108,8 +110,8 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         shaken = shake_hands(&front, &mut accepted) => shaken,
         () = sleep(limit) => return,
     };
-    let stream = match shaken {
-        Ok(Some(stream)) => stream,
+    let shaken = match shaken {
+        Ok(Some(shaken)) => shaken,
         Ok(None) => return,
         Err(rejection) => {
             return refuse(&gateway, &front.name, &accepted, &rejection).await;
@@ -125,11 +127,20 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         closed: watch::Sender::new(false),
         _work: work,
     });
-    match front.service {
-        Service::Http => serve_http(&context, stream).await,
-        Service::Tcp(service) => tcp::serve(&context, service, stream).await,
+    match shaken {
+        Shaken::Http(stream) => serve_http(&context, *stream).await,
+        Shaken::Tcp(service, stream) => tcp::serve(&context, service, *stream).await,
+        Shaken::Postgres(service) => postgres::serve(&context, service, &front.acceptor).await,
     }
     context.closed.send_replace(true);
+}
+
+/// A connection on which a listener's service can begin.
+enum Shaken {
+    Http(Box<TlsStream<Socket>>),
+    Tcp(TcpService, Box<TlsStream<Socket>>),
+    /// TLS begins within the protocol.
+    Postgres(PostgresService),
 }
 
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
@@ -137,7 +148,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
 async fn shake_hands(
     front: &Front,
     accepted: &mut Accepted,
-) -> Result<Option<TlsStream<Socket>>, Rejection> {
+) -> Result<Option<Shaken>, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {
@@ -146,7 +157,14 @@ async fn shake_hands(
             Some(Announcement::Own) => {}
         }
     }
-    tls::accept(&front.acceptor, accepted.socket()).await
+    if let Service::Postgres(service) = front.service {
+        return Ok(Some(Shaken::Postgres(service)));
+    }
+    let stream = tls::accept(&front.acceptor, accepted.socket()).await?;
+    Ok(stream.map(Box::new).map(|stream| match front.service {
+        Service::Tcp(service) => Shaken::Tcp(service, stream),
+        _ => Shaken::Http(stream),
+    }))
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.

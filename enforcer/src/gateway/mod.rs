@@ -28,6 +28,7 @@ pub(crate) mod fuzzing;
 mod gate;
 mod http;
 mod link;
+mod postgres;
 mod proxy;
 mod rejection;
 mod seal;
@@ -59,6 +60,7 @@ use self::{
     accept::{Front, Served},
     http::route::RouteTable,
     link::Link,
+    postgres::{CancelKeys, PostgresService},
     start::Started,
     tcp::TcpService,
     upstream::Upstream,
@@ -77,6 +79,8 @@ struct Gateway {
     routes: RouteTable,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
+    /// Of PostgreSQL connections.
+    cancel_keys: CancelKeys,
     /// How long a connection may be without a session.
     unbound_limit: Duration,
 }
@@ -86,6 +90,8 @@ struct Target {
     policies: Vec<String>,
     forward_token: bool,
     upstream: Upstream,
+    /// From a PostgreSQL listener.
+    login: Option<postgres::Login>,
 }
 
 /// What a listener's connections carry.
@@ -93,6 +99,7 @@ struct Target {
 enum Service {
     Http,
     Tcp(TcpService),
+    Postgres(PostgresService),
 }
 
 /// As long as one of these exists there is something to finish.
@@ -157,6 +164,7 @@ impl Server {
             authenticator: started.authenticator,
             routes: started.routes,
             targets: started.targets,
+            cancel_keys: CancelKeys::default(),
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
         let (sender, finished) = mpsc::channel(1);

@@ -193,6 +193,30 @@ impl Authenticated {
         Ok(Self { identified })
     }
 
+    /// By a token that came by itself.
+    pub(crate) fn by_bare_token(
+        authenticator: &Authenticator,
+        token: &str,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        let identified = authenticator.validate(token, now)?;
+        Ok(Self { identified })
+    }
+
+    /// By the key that a connection was given to cancel its queries with: whoever has it speaks for
+    /// that connection, as long as its session lives.
+    pub(crate) fn by_cancel_key(connection: &Bound) -> Self {
+        let session = connection.session.state();
+        let credential = Credential {
+            // The session may have been renewed elsewhere since.
+            expires_at: session.view.token_expires_at,
+            ..Credential::clone(&connection.credential)
+        };
+        Self {
+            identified: Identified::without_claims(credential),
+        }
+    }
+
     /// By the client's certificate, which the handshake has verified.
     pub(crate) fn by_certificate(
         certificate: &[u8],

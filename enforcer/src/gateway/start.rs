@@ -19,6 +19,7 @@ use crate::{
     gateway::{
         Service, Target,
         http::{http2, path::PathError, route::RouteTable},
+        postgres::{self, Login, PostgresService},
         tcp::TcpService,
         tls::{self, ServerTlsError},
         upstream::{
@@ -51,6 +52,8 @@ pub(crate) enum StartError {
     Identity(#[from] KeyError),
     #[error("the path of a route")]
     Routes(#[from] PathError),
+    #[error("the password of the route from `{0}`")]
+    Password(String, #[source] io::Error),
     #[error("the upstream of the route from `{0}`")]
     Upstream(String, #[source] UpstreamTlsError),
 }
@@ -119,6 +122,10 @@ pub(crate) fn load(
             forward_token: route.forward_token,
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
+            login: (route.postgres.as_ref())
+                .map(Login::load)
+                .transpose()
+                .map_err(|error| StartError::Password(route.listener.clone(), error))?,
         });
     }
     Ok(Started {
@@ -147,13 +154,23 @@ fn load_listener(
     else {
         return Err(StartError::UnknownListener(name));
     };
-    let mut routes = config.routes.iter();
+    // Where requests don't choose among them, a listener has one route.
+    let only_route = || {
+        let mut routes = config.routes.iter();
+        let route = routes.position(|route| route.listener == name);
+        route.ok_or_else(|| StartError::NoRoute(name.clone()))
+    };
     let (service, alpn): (_, &[&[u8]]) = match *protocol {
         Protocol::Http => (Service::Http, &[http2::ALPN, b"http/1.1"]),
-        Protocol::Tcp(subject) => match routes.position(|route| route.listener == name) {
-            Some(route) => (Service::Tcp(TcpService { subject, route }), &[]),
-            None => return Err(StartError::NoRoute(name)),
-        },
+        Protocol::Tcp(subject) => {
+            let route = only_route()?;
+            (Service::Tcp(TcpService { subject, route }), &[])
+        }
+        Protocol::Postgres(credential) => {
+            let route = only_route()?;
+            let service = PostgresService { credential, route };
+            (Service::Postgres(service), &[postgres::ALPN])
+        }
     };
     let acceptor =
         tls::load(tls, alpn).map_err(|error| StartError::Listener(name.clone(), error))?;

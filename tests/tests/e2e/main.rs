@@ -13,6 +13,7 @@ mod http2;
 mod ipv6;
 mod maps;
 mod nginx;
+mod postgres;
 mod privileges;
 mod proxy_protocol;
 mod renew;

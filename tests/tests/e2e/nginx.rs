@@ -38,8 +38,8 @@ fn scene(label: &str) -> (Scene, Nginx) {
     scene.config.routes = vec![Route {
         upstream_tls: Some(UpstreamTls {
             ca: scene.ca_file(),
-            certificate,
-            private_key: key,
+            certificate: Some(certificate),
+            private_key: Some(key),
             server_name: SERVER_NAME.to_owned(),
         }),
         ..Route::to(upstream)

@@ -98,6 +98,7 @@ pub(crate) mod tests {
             },
             policies: vec!["default".to_owned()],
             forward_token: false,
+            postgres: None,
             upstream_pool: UpstreamPool::Shared,
             proxy_protocol: None,
             connect_timeout: Duration::from_secs(5),

@@ -26,8 +26,8 @@ use crate::{
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
-        CertificateName, Identity, JwtIssuer, KeySource, Route, ServerTls,
-        Upstream as UpstreamConfig,
+        CertificateName, Identity, JwtIssuer, KeySource, PostgresCredential, PostgresRoute, Route,
+        ServerTls, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -35,6 +35,7 @@ use crate::{
             http2,
             route::{RouteTable, tests::route},
         },
+        postgres::{self, Login, PostgresService},
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
@@ -250,6 +251,23 @@ impl World {
         Self::serving(upstream, routes, service, Vec::new()).await
     }
 
+    /// A world with one PostgreSQL listener. Clients show the server's own certificate.
+    pub(super) async fn postgres(
+        upstream: SocketAddr,
+        credential: PostgresCredential,
+        settings: PostgresRoute,
+    ) -> Self {
+        let service = Service::Postgres(PostgresService {
+            credential,
+            route: 0,
+        });
+        let route = Route {
+            postgres: Some(settings),
+            ..route("public", None, "/")
+        };
+        Self::serving(upstream, vec![route], service, Vec::new()).await
+    }
+
     async fn serving(
         upstream: SocketAddr,
         routes: Vec<Route>,
@@ -270,7 +288,10 @@ impl World {
                 certificate,
                 private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
             },
-            &[http2::ALPN, b"http/1.1"],
+            match service {
+                Service::Postgres(_) => &[postgres::ALPN],
+                _ => &[http2::ALPN, b"http/1.1"],
+            },
         )
         .unwrap();
         let authenticator = Authenticator::load(&Identity {
@@ -300,6 +321,7 @@ impl World {
                 policies: route.policies.clone(),
                 forward_token: route.forward_token,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
+                login: route.postgres.as_ref().map(|it| Login::load(it).unwrap()),
             })
             .collect();
 
@@ -345,7 +367,7 @@ impl World {
             .with_root_certificates(roots);
         let client = match service {
             Service::Http => client.with_no_client_auth(),
-            Service::Tcp(_) => {
+            Service::Tcp(_) | Service::Postgres(_) => {
                 let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
                 let chain = vec![issued.cert.der().clone()];
                 client.with_client_auth_cert(chain, key).unwrap()
@@ -377,6 +399,11 @@ impl World {
     pub(super) async fn connect_through(&self, announcement: &[u8]) -> Client {
         let mut tcp = TcpStream::connect(self.address).await.unwrap();
         tcp.write_all(announcement).await.unwrap();
+        self.begin_tls(tcp).await
+    }
+
+    /// A client on a connection that has come to the start of TLS.
+    pub(super) async fn begin_tls(&self, tcp: TcpStream) -> Client {
         let name = ServerName::try_from("localhost").unwrap();
         Client {
             stream: self.connector.connect(name, tcp).await.unwrap(),

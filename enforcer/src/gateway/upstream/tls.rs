@@ -6,9 +6,10 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerNa
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    config::{HttpVersion, Upstream, UpstreamTls},
+    config::{HttpVersion, TlsOpening, Upstream, UpstreamTls},
     gateway::{
         http::http2,
+        postgres,
         socket::Socket,
         tls::{PemError, read_certificates, read_private_key, read_roots},
     },
@@ -52,6 +53,7 @@ pub(super) struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,
     version: HttpVersion,
+    opening: TlsOpening,
 }
 
 impl std::fmt::Debug for Tls {
@@ -81,9 +83,10 @@ impl Tls {
                 .with_client_auth_cert(read_certificates(certificate)?, read_private_key(key)?)
                 .map_err(|error| UpstreamTlsError::ClientCertificate(certificate.clone(), error))?,
         };
-        let protocol = match upstream.version {
-            HttpVersion::Http1 => b"http/1.1".as_slice(),
-            HttpVersion::Http2 => http2::ALPN,
+        let protocol = match (config.opening, upstream.version) {
+            (TlsOpening::SslRequest, _) => postgres::ALPN,
+            (TlsOpening::AtOnce, HttpVersion::Http1) => b"http/1.1",
+            (TlsOpening::AtOnce, HttpVersion::Http2) => http2::ALPN,
         };
         client.alpn_protocols = vec![protocol.to_vec()];
         let name = config.server_name.as_deref().unwrap_or(&upstream.host);
@@ -93,10 +96,14 @@ impl Tls {
             connector: TlsConnector::from(Arc::new(client)),
             name,
             version: upstream.version,
+            opening: config.opening,
         })
     }
 
-    pub(super) async fn connect(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
+    pub(super) async fn connect(&self, mut socket: Socket) -> io::Result<TlsStream<Socket>> {
+        if self.opening == TlsOpening::SslRequest {
+            postgres::request_tls(&mut socket).await?;
+        }
         let stream = self.connector.connect(self.name.clone(), socket).await?;
         let agreed = stream.get_ref().1.alpn_protocol() == Some(http2::ALPN);
         if self.version == HttpVersion::Http2 && !agreed {

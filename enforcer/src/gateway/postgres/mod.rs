@@ -1,0 +1,402 @@
+//! PostgreSQL's protocol: TLS and a principal on the client's side, a login and a connection of the
+//! session's own on the upstream's.
+//!
+//! ```text
+//!   SSLRequest --TLS--> StartupMessage --certificate, or token as password--> Authenticated
+//!       |                  |                                                       |
+//!       | CancelRequest    | CancelRequest                                         v
+//!       +------------------+--key--> Bound --> cancelled, closed                 Bound
+//!                                                                                  | dialled
+//!                                                                                  v
+//!        closed <--a side closes, or the farewell-- flowing <--ReadyForQuery-- logging in
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `packet`, `message`, `answer` | what is said before and besides what is relayed |
+//! | `scanner`, `exchange` | where messages end, and whether the upstream is at work |
+//! | `messages`, `login` | whole messages, up to the first ReadyForQuery |
+//! | `relay` | bytes, from then on |
+//! | `cancel` | keys, and the connections that come with one |
+//!
+//! Refusals are ErrorResponses, in the clear before TLS. What is cut is reset, as everywhere.
+
+mod answer;
+mod cancel;
+mod exchange;
+mod login;
+mod message;
+mod messages;
+pub(super) mod packet;
+mod relay;
+pub(super) mod scanner;
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::debug;
+
+pub(super) use self::{
+    cancel::CancelKeys,
+    login::{Login, LoginRefused},
+};
+use self::{
+    login::{Failure, LoggingIn},
+    message::kind,
+    messages::{Message, Messages, read_packet},
+    packet::{CancelKey, Packet, PacketFault, Startup},
+    relay::{End, Relay},
+};
+use crate::{
+    clock::{boot_now, wall_now},
+    config::{CertificateName, PostgresCredential},
+    gateway::{
+        connection::ConnectionContext,
+        http::route::RouteIndex,
+        rejection::Rejection,
+        socket::Socket,
+        stages::{Authenticated, Bound},
+    },
+    session::Principal,
+};
+
+/// Of TLS that starts with the first byte (PostgreSQL 17), and allowed otherwise.
+pub(super) const ALPN: &[u8] = b"postgresql";
+/// The first byte of TLS.
+const HANDSHAKE: u8 = 0x16;
+/// Longest login to an upstream: as long as PostgreSQL's own `authentication_timeout`.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+
+type Client = Messages<TlsStream<Socket>>;
+
+/// What a PostgreSQL listener leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PostgresService {
+    /// How clients say who they are.
+    pub(super) credential: PostgresCredential,
+    /// The listener's one route.
+    pub(super) route: RouteIndex,
+}
+
+/// What a connection comes for.
+enum Purpose {
+    Session(Box<Bound>, Startup),
+    Cancel(CancelKey),
+}
+
+/// What a connection starts with.
+enum Opening {
+    /// TLS, with its first byte or after SSLRequest.
+    Tls {
+        stream: Box<TlsStream<Socket>>,
+        direct: bool,
+    },
+    Cancel(CancelKey),
+}
+
+/// Serves a connection from its first byte.
+pub(super) async fn serve(
+    context: &ConnectionContext,
+    service: PostgresService,
+    acceptor: &TlsAcceptor,
+) {
+    // What comes before a session is bounded: the kernel drops what is sent after the limit, and
+    // this tidies up.
+    let admitted = tokio::select! {
+        admitted = admit(context, service, acceptor) => admitted,
+        () = sleep(context.gateway.unbound_limit) => return,
+    };
+    match admitted {
+        None => {}
+        Some((client, Purpose::Cancel(key))) => {
+            cancel::serve(context, service.route, &key).await;
+            if let Some(mut client) = client {
+                // The client only waits for the end.
+                let _ = client.close().await;
+            }
+        }
+        Some((None, Purpose::Session(..))) => {}
+        Some((Some(client), Purpose::Session(bound, startup))) => {
+            serve_session(context, service, &bound, &startup, client).await;
+        }
+    }
+}
+
+/// Up to a session, or a key that leads to one. `None`: the client has left or been refused.
+async fn admit(
+    context: &ConnectionContext,
+    service: PostgresService,
+    acceptor: &TlsAcceptor,
+) -> Option<(Option<Client>, Purpose)> {
+    let socket = context.client.socket();
+    let mut clear = socket.clone();
+    let (stream, direct) = match open(&mut clear, acceptor).await {
+        Ok(None) => return None,
+        Ok(Some(Opening::Cancel(key))) => return Some((None, Purpose::Cancel(key))),
+        Ok(Some(Opening::Tls { stream, direct })) => (stream, direct),
+        Err(rejection) => {
+            context.report(&rejection, None);
+            // Of TLS that failed an alert has been sent, if there was a reason for one.
+            if !matches!(rejection, Rejection::Tls(_)) {
+                let _ = clear.write_all(&answer::refusal(&rejection)).await;
+            }
+            if clear.shutdown().await.is_ok() {
+                socket.linger().await;
+            }
+            return None;
+        }
+    };
+    let mut client = Messages::new(*stream);
+    let mut principal = None;
+    let identified = match direct && !agreed_on_alpn(&client) {
+        true => Err(Rejection::from(PacketFault::NoAlpn).into()),
+        false => identify(context, service, &mut client, &mut principal).await,
+    };
+    match identified {
+        Ok(None) => None,
+        Ok(Some(purpose)) => Some((Some(client), purpose)),
+        Err(Failure::Rejected(rejection)) => {
+            refuse(context, &mut client, &rejection, principal).await;
+            None
+        }
+        Err(Failure::Told(rejection)) => {
+            context.report(&rejection, principal);
+            None
+        }
+        Err(Failure::BrokenOff(error)) => {
+            debug!(client = %context.client.peer(), %error, "a client left");
+            None
+        }
+    }
+}
+
+/// What is said in the clear, up to TLS. `None`: the client left without a word.
+async fn open(
+    socket: &mut Socket,
+    acceptor: &TlsAcceptor,
+) -> Result<Option<Opening>, Rejection> {
+    let direct = match socket.first_byte().await.map_err(Rejection::Tls)? {
+        None => return Ok(None),
+        Some(first) => first == HANDSHAKE,
+    };
+    let mut gss_refused = false;
+    while !direct {
+        let packet = read_packet(socket).await.map_err(Rejection::Tls)?;
+        let Some(packet) = packet else {
+            return Ok(None);
+        };
+        match packet? {
+            Packet::SslRequest => {
+                socket.write_all(b"S").await.map_err(Rejection::Tls)?;
+                break;
+            }
+            Packet::GssRequest if gss_refused => return Err(PacketFault::Repeated.into()),
+            Packet::GssRequest => {
+                socket.write_all(b"N").await.map_err(Rejection::Tls)?;
+                gss_refused = true;
+            }
+            Packet::Cancel(key) => return Ok(Some(Opening::Cancel(key))),
+            Packet::Startup(_) => return Err(Rejection::PlainPostgres),
+        }
+    }
+    let stream = acceptor.accept(socket.clone()).await.map_err(Rejection::Tls)?;
+    let stream = Box::new(stream);
+    Ok(Some(Opening::Tls { stream, direct }))
+}
+
+/// Asks an upstream for TLS. What comes after its answer is TLS, or an attack.
+pub(super) async fn request_tls(socket: &mut Socket) -> io::Result<()> {
+    socket.write_all(&packet::ssl_request()).await?;
+    match socket.read_u8().await? {
+        b'S' => Ok(()),
+        _ => {
+            let message = "it does not speak TLS";
+            Err(io::Error::new(io::ErrorKind::Unsupported, message))
+        }
+    }
+}
+
+fn agreed_on_alpn(client: &Client) -> bool {
+    let (_, tls) = client.stream().get_ref();
+    tls.alpn_protocol() == Some(ALPN)
+}
+
+/// From the start-up message to a session that the client's socket is bound to. `None`: the client
+/// has left.
+async fn identify(
+    context: &ConnectionContext,
+    service: PostgresService,
+    client: &mut Client,
+    principal: &mut Option<Principal>,
+) -> Result<Option<Purpose>, Failure> {
+    let gateway = &context.gateway;
+    let Some(packet) = client.packet().await.map_err(Failure::BrokenOff)? else {
+        return Ok(None);
+    };
+    let startup = match packet.map_err(Rejection::from)? {
+        Packet::Startup(startup) => startup,
+        Packet::Cancel(key) => return Ok(Some(Purpose::Cancel(key))),
+        Packet::SslRequest | Packet::GssRequest => {
+            return Err(Rejection::from(PacketFault::Repeated).into());
+        }
+    };
+    if startup.asks_too_much() {
+        let spoken = message::negotiate(startup.spoken_minor(), &startup.protocol_options);
+        client.send(&spoken).await.map_err(Failure::BrokenOff)?;
+    }
+    let authenticated = match service.credential {
+        PostgresCredential::Certificate(subject) => by_certificate(client, subject)?,
+        PostgresCredential::Token => {
+            let asked = client.send(&message::ask_for_password()).await;
+            asked.map_err(Failure::BrokenOff)?;
+            let Some(password) = client.next().await? else {
+                return Ok(None);
+            };
+            let token = token(&password)?;
+            Authenticated::by_bare_token(&gateway.authenticator, token, wall_now())?
+        }
+    };
+    *principal = Some(authenticated.principal().clone());
+    let target = gateway.targets.get(service.route);
+    let policies = &target.ok_or(Rejection::NoRoute)?.policies;
+    let bound =
+        Bound::establish(&gateway.link, &context.client, authenticated, policies).await?;
+    Ok(Some(Purpose::Session(Box::new(bound), startup)))
+}
+
+fn by_certificate(client: &Client, subject: CertificateName) -> Result<Authenticated, Rejection> {
+    let (_, tls) = client.stream().get_ref();
+    let certificate = tls.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
+    Authenticated::by_certificate(certificate, subject, wall_now())
+}
+
+/// The text of a PasswordMessage.
+fn token(password: &Message) -> Result<&str, Rejection> {
+    let text = match password.kind() {
+        kind::PASSWORD => password.body().strip_suffix(&[0]),
+        _ => None,
+    };
+    let token = text.and_then(|text| std::str::from_utf8(text).ok());
+    token
+        .filter(|token| !token.is_empty())
+        .ok_or(Rejection::MissingToken)
+}
+
+/// Says no, and why.
+async fn refuse(
+    context: &ConnectionContext,
+    client: &mut Client,
+    rejection: &Rejection,
+    principal: Option<Principal>,
+) {
+    context.report(rejection, principal);
+    let said = async {
+        client.send(&answer::refusal(rejection)).await?;
+        client.close().await
+    };
+    if said.await.is_ok() {
+        context.client.socket().linger().await;
+    }
+}
+
+/// From the session to the connection's end.
+async fn serve_session(
+    context: &ConnectionContext,
+    service: PostgresService,
+    bound: &Bound,
+    startup: &Startup,
+    client: Client,
+) {
+    let socket = context.client.socket();
+    let session = bound.session();
+    let result = tokio::select! {
+        biased;
+        proof = session.ended() => return socket.reset(proof),
+        result = carry(context, service, bound, startup, client) => result,
+    };
+    if session.is_over(boot_now()) {
+        return socket.reset(session.ended().await);
+    }
+    match result {
+        Ok(()) => socket.linger().await,
+        Err(error) => {
+            debug!(client = %context.client.peer(), %error, "a connection broke off");
+            socket.abort();
+        }
+    }
+}
+
+async fn carry(
+    context: &ConnectionContext,
+    service: PostgresService,
+    bound: &Bound,
+    startup: &Startup,
+    mut client: Client,
+) -> io::Result<()> {
+    let gateway = &context.gateway;
+    let principal = Some(bound.principal().clone());
+    let Some((target, login)) = gateway
+        .targets
+        .get(service.route)
+        .and_then(|target| Some((target, target.login.as_ref()?)))
+    else {
+        let rejection = Rejection::Internal("a route without a login");
+        refuse(context, &mut client, &rejection, principal).await;
+        return Ok(());
+    };
+    let log_in = async {
+        let (stream, socket) = target.upstream.dial(&gateway.link, bound).await?;
+        let mut upstream = Messages::new(stream);
+        let logging_in = LoggingIn {
+            login,
+            bound,
+            route: service.route,
+            keys: &gateway.cancel_keys,
+            client: &mut client,
+            upstream: &mut upstream,
+        };
+        let registration = logging_in.run(startup).await?;
+        Ok((upstream, socket, registration))
+    };
+    let logged_in = timeout(LOGIN_TIMEOUT, log_in).await;
+    let (upstream, upstream_socket, registration) = match logged_in {
+        Ok(Ok(logged_in)) => logged_in,
+        Ok(Err(Failure::BrokenOff(error))) => return Err(error),
+        Ok(Err(Failure::Told(rejection))) => {
+            context.report(&rejection, principal);
+            return client.close().await;
+        }
+        Ok(Err(Failure::Rejected(rejection))) => {
+            refuse(context, &mut client, &rejection, principal).await;
+            return Ok(());
+        }
+        Err(_) => {
+            refuse(context, &mut client, &Rejection::UpstreamTimeout, principal).await;
+            return Ok(());
+        }
+    };
+    let relay = Relay::new(client, upstream, bound.session(), &gateway.link);
+    let end = relay.run().await;
+    match (&end, &registration) {
+        (Ok(End::Farewell { busy: true }), Some(registration)) => {
+            // Else the upstream would go on working for nobody.
+            let cancellable = registration.cancellable();
+            let cancelled = cancellable.cancel(&gateway.link, target, bound).await;
+            if let Err(error) = cancelled {
+                debug!(client = %context.client.peer(), %error, "cannot cancel a query");
+            }
+        }
+        (Ok(End::Violated(violation)), _) => {
+            context.report(&Rejection::from(*violation), principal);
+            upstream_socket.abort();
+        }
+        (Err(_), _) => upstream_socket.abort(),
+        (Ok(_), _) => {}
+    }
+    end.map(drop)
+}
