@@ -85,7 +85,10 @@ impl Postgres {
         fs::write(data.join("pg_hba.conf"), HBA).context("write pg_hba.conf")?;
 
         let mut single = as_owner(bed, &programs.join("postgres"))?;
-        single.args(["--single", "-j", "-D"]).arg(&data).arg("postgres");
+        single
+            .args(["--single", "-j", "-D"])
+            .arg(&data)
+            .arg("postgres");
         single.stdin(Stdio::piped());
         let mut single = single.stdout(Stdio::null()).spawn().context("make users")?;
         let mut stdin = single.stdin.take().context("its standard input")?;
@@ -104,6 +107,7 @@ impl Postgres {
             "ssl=on",
             "ssl_ca_file=root.crt",
             "log_connections=on",
+            "log_statement=all",
             "max_connections=100",
             "shared_buffers=64MB",
             &sockets,
@@ -111,19 +115,23 @@ impl Postgres {
             server.arg("-c").arg(setting);
         }
         let log = fs::File::create(bed.path("postgres.log")).context("make a log")?;
-        server.stdout(log.try_clone().context("share the log")?).stderr(log);
+        server
+            .stdout(log.try_clone().context("share the log")?)
+            .stderr(log);
         let process = Process::spawn(&mut server, "PostgreSQL")?;
-        wait::until("PostgreSQL listened", || {
-            let log = fs::read_to_string(bed.path("postgres.log")).ok()?;
-            log.contains("ready to accept connections").then_some(())
-        })
-        .with_context(|| fs::read_to_string(bed.path("postgres.log")).unwrap_or_default())?;
+        Self::wait_for(bed, "ready to accept connections").with_context(|| Self::log(bed))?;
         Ok(Self { _process: process })
     }
 
-    /// What it has logged.
+    /// What it has logged: connections, statements, errors.
     pub fn log(bed: &Bed) -> String {
         fs::read_to_string(bed.path("postgres.log")).unwrap_or_default()
+    }
+
+    /// Waits until it has logged something.
+    pub fn wait_for(bed: &Bed, text: &str) -> Result<()> {
+        let what = format!("PostgreSQL logged {text:?}");
+        wait::until(&what, || Self::log(bed).contains(text).then_some(()))
     }
 }
 
@@ -237,7 +245,12 @@ impl<'bed> Pg<'bed> {
     /// psql, without a user's settings, plain output.
     pub fn psql(&self) -> Result<Command> {
         let mut psql = self.command("psql")?;
-        psql.args(["--no-psqlrc", "--no-align", "--tuples-only", "--no-password"]);
+        psql.args([
+            "--no-psqlrc",
+            "--no-align",
+            "--tuples-only",
+            "--no-password",
+        ]);
         psql.args(["--set", "ON_ERROR_STOP=1"]);
         Ok(psql)
     }

@@ -111,12 +111,7 @@ fn convert_route(
         Some(value) => path(draft, value),
         None => Some("/".to_owned()),
     };
-    let upstream = convert_upstream(
-        draft,
-        &raw.upstream,
-        raw.upstream_tls.as_ref(),
-        carried,
-    );
+    let upstream = convert_upstream(draft, &raw.upstream, raw.upstream_tls.as_ref(), carried);
     let pools = [
         ("shared", UpstreamPool::Shared),
         ("session", UpstreamPool::Session),

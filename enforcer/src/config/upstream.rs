@@ -65,10 +65,7 @@ impl Scheme {
     }
 
     pub(super) const fn has_tls(self) -> bool {
-        matches!(
-            self,
-            Self::Https | Self::H2 | Self::Tls | Self::PostgresTls
-        )
+        matches!(self, Self::Https | Self::H2 | Self::Tls | Self::PostgresTls)
     }
 
     pub(super) const fn carries(self) -> Carried {

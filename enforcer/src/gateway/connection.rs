@@ -145,10 +145,7 @@ enum Shaken {
 
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
 /// client left without a word.
-async fn shake_hands(
-    front: &Front,
-    accepted: &mut Accepted,
-) -> Result<Option<Shaken>, Rejection> {
+async fn shake_hands(front: &Front, accepted: &mut Accepted) -> Result<Option<Shaken>, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {

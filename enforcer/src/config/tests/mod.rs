@@ -1,5 +1,6 @@
 mod faults;
 mod files;
+mod postgres;
 mod proxy;
 mod tcp;
 

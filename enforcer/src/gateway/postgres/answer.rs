@@ -72,7 +72,10 @@ pub(super) fn farewell(reason: EndReason) -> Vec<u8> {
         EndReason::Deadline => ("57P01", "terminating connection: the session has to end"),
         EndReason::Token => ("57P01", "terminating connection: the credential expires"),
         EndReason::Revoked => ("57P01", "terminating connection: the session was revoked"),
-        EndReason::Logout => ("57P01", "terminating connection: the session was logged out"),
+        EndReason::Logout => (
+            "57P01",
+            "terminating connection: the session was logged out",
+        ),
         EndReason::Unknown => ("57P01", "terminating connection: the session is unknown"),
     };
     Report {

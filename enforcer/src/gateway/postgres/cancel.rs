@@ -140,7 +140,11 @@ impl Cancellable {
             let sent = stream.flush().await;
             sent.map_err(Rejection::UpstreamUnreachable)?;
             // It has been done when the upstream closes, however it does.
-            while stream.read(&mut [0; 64]).await.is_ok_and(|length| length > 0) {}
+            while stream
+                .read(&mut [0; 64])
+                .await
+                .is_ok_and(|length| length > 0)
+            {}
             Ok(())
         };
         timeout(CANCEL_TIMEOUT, cancelling)

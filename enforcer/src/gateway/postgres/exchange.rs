@@ -201,8 +201,7 @@ mod tests {
         prop_oneof![
             Just(Step::Query),
             Just(Step::FunctionCall),
-            (0..6_usize, 0..9_usize)
-                .prop_map(|(steps, fails_at)| Step::Batch { steps, fails_at }),
+            (0..6_usize, 0..9_usize).prop_map(|(steps, fails_at)| Step::Batch { steps, fails_at }),
             (any::<bool>(), 0..3_usize)
                 .prop_map(|(extended, chunks)| Step::CopyIn { extended, chunks }),
             Just(Step::CopyOut),

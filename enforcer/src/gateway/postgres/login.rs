@@ -105,9 +105,18 @@ impl Login {
         }
         if self.forward_identity {
             parameters.extend([
-                ("enforcer.subject".to_owned(), headers::encode(&principal.subject)),
-                ("enforcer.issuer".to_owned(), headers::encode(&principal.issuer)),
-                ("enforcer.session".to_owned(), bound.session_id().to_string()),
+                (
+                    "enforcer.subject".to_owned(),
+                    headers::encode(&principal.subject),
+                ),
+                (
+                    "enforcer.issuer".to_owned(),
+                    headers::encode(&principal.issuer),
+                ),
+                (
+                    "enforcer.session".to_owned(),
+                    bound.session_id().to_string(),
+                ),
             ]);
         }
         Startup {
@@ -188,7 +197,9 @@ impl<'keys, C: AsyncRead + AsyncWrite + Unpin> LoggingIn<'_, 'keys, C> {
                     let request = u32::from_be_bytes(*request);
                     if request == authentication::OK {
                         if matches!(scram, Some(Scram::Running(_))) {
-                            return Err(invalid("it did not prove that it knows the password").into());
+                            return Err(
+                                invalid("it did not prove that it knows the password").into()
+                            );
                         }
                         return self.tell_client(message.whole()).await;
                     }
@@ -234,9 +245,8 @@ impl<'keys, C: AsyncRead + AsyncWrite + Unpin> LoggingIn<'_, 'keys, C> {
         };
         if answered {
             let answer = self.client.next().await?;
-            let answer = answer.ok_or_else(|| {
-                Failure::BrokenOff(io::Error::from(io::ErrorKind::UnexpectedEof))
-            })?;
+            let answer = answer
+                .ok_or_else(|| Failure::BrokenOff(io::Error::from(io::ErrorKind::UnexpectedEof)))?;
             if answer.kind() != kind::PASSWORD {
                 return Err(Rejection::MissingToken.into());
             }
@@ -269,9 +279,8 @@ impl<'keys, C: AsyncRead + AsyncWrite + Unpin> LoggingIn<'_, 'keys, C> {
             (authentication::SASL_CONTINUE, Some(Scram::Running(mut scram))) => {
                 let details = details.to_vec();
                 // Deriving the key takes milliseconds, or as long as the upstream likes.
-                let derived = tokio::task::spawn_blocking(move || {
-                    scram.update(&details).map(|()| scram)
-                });
+                let derived =
+                    tokio::task::spawn_blocking(move || scram.update(&details).map(|()| scram));
                 let derived = derived.await;
                 let scram = derived
                     .map_err(|_| Rejection::Internal("SCRAM"))?
@@ -300,9 +309,7 @@ impl<'keys, C: AsyncRead + AsyncWrite + Unpin> LoggingIn<'_, 'keys, C> {
                 SCRAM_SHA_256_PLUS,
                 ChannelBinding::tls_server_end_point(digest),
             )),
-            Some(_) if offers(SCRAM_SHA_256) => {
-                Ok((SCRAM_SHA_256, ChannelBinding::unrequested()))
-            }
+            Some(_) if offers(SCRAM_SHA_256) => Ok((SCRAM_SHA_256, ChannelBinding::unrequested())),
             None if offers(SCRAM_SHA_256) => Ok((SCRAM_SHA_256, ChannelBinding::unsupported())),
             _ => Err(refused("it offers SASL without SCRAM-SHA-256".to_owned()).into()),
         }
@@ -419,8 +426,11 @@ fn end_point_digest(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let signature = parsed.signature_algorithm.algorithm.to_id_string();
     Some(match &*signature {
         // MD5 and SHA-1 are replaced by SHA-256.
-        "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11"
-        | "1.2.840.10045.4.1" | "1.2.840.10045.4.3.2" => sha2::Sha256::digest(certificate).to_vec(),
+        "1.2.840.113549.1.1.4"
+        | "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.10045.4.1"
+        | "1.2.840.10045.4.3.2" => sha2::Sha256::digest(certificate).to_vec(),
         "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => {
             sha2::Sha384::digest(certificate).to_vec()
         }
@@ -446,7 +456,10 @@ mod tests {
         assert_eq!(end_point_digest(longer.der()).unwrap().len(), 48);
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         let params = rcgen::CertificateParams::new(["db".to_owned()]).unwrap();
-        assert_eq!(end_point_digest(params.self_signed(&key).unwrap().der()), None);
+        assert_eq!(
+            end_point_digest(params.self_signed(&key).unwrap().der()),
+            None
+        );
     }
 
     #[test]

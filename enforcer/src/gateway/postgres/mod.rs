@@ -175,10 +175,7 @@ async fn admit(
 }
 
 /// What is said in the clear, up to TLS. `None`: the client left without a word.
-async fn open(
-    socket: &mut Socket,
-    acceptor: &TlsAcceptor,
-) -> Result<Option<Opening>, Rejection> {
+async fn open(socket: &mut Socket, acceptor: &TlsAcceptor) -> Result<Option<Opening>, Rejection> {
     let direct = match socket.first_byte().await.map_err(Rejection::Tls)? {
         None => return Ok(None),
         Some(first) => first == HANDSHAKE,
@@ -203,7 +200,10 @@ async fn open(
             Packet::Startup(_) => return Err(Rejection::PlainPostgres),
         }
     }
-    let stream = acceptor.accept(socket.clone()).await.map_err(Rejection::Tls)?;
+    let stream = acceptor
+        .accept(socket.clone())
+        .await
+        .map_err(Rejection::Tls)?;
     let stream = Box::new(stream);
     Ok(Some(Opening::Tls { stream, direct }))
 }
@@ -263,8 +263,7 @@ async fn identify(
     *principal = Some(authenticated.principal().clone());
     let target = gateway.targets.get(service.route);
     let policies = &target.ok_or(Rejection::NoRoute)?.policies;
-    let bound =
-        Bound::establish(&gateway.link, &context.client, authenticated, policies).await?;
+    let bound = Bound::establish(&gateway.link, &context.client, authenticated, policies).await?;
     Ok(Some(Purpose::Session(Box::new(bound), startup)))
 }
 

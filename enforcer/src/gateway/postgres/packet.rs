@@ -188,7 +188,10 @@ impl Startup {
     /// The packet.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let user = [("user", &*self.user)];
-        let others = self.parameters.iter().map(|(name, value)| (&**name, &**value));
+        let others = self
+            .parameters
+            .iter()
+            .map(|(name, value)| (&**name, &**value));
         let mut body = Vec::new();
         for text in user.into_iter().chain(others).flat_map(<[&str; 2]>::from) {
             body.extend_from_slice(text.as_bytes());
