@@ -89,7 +89,8 @@ impl Postgres {
             .args(["--single", "-j", "-D"])
             .arg(&data)
             .arg("postgres");
-        single.stdin(Stdio::piped());
+        let complaints = fs::File::create(folder.join("users.log")).context("make a log")?;
+        single.stdin(Stdio::piped()).stderr(complaints);
         let mut single = single.stdout(Stdio::null()).spawn().context("make users")?;
         let mut stdin = single.stdin.take().context("its standard input")?;
         // With -j a command ends with a semicolon and an empty line.

@@ -7,6 +7,7 @@ mod http;
 mod http2;
 mod http2_upstream;
 mod life;
+mod postgres;
 mod proxy;
 mod tcp;
 mod websocket;

@@ -33,7 +33,7 @@ use super::{
     scanner::{Scanner, Violation},
 };
 use crate::{
-    clock::boot_now,
+    clock::{BootInstant, boot_now},
     gateway::{
         link::Link,
         sessions::{Phase, SessionHandle, SessionState},
@@ -63,7 +63,8 @@ pub(super) struct Relay<'a, C, U> {
     down: Direction,
     exchange: Exchange,
     words: Words,
-    warned: bool,
+    /// The end that the client was last warned of.
+    warned_of: Option<BootInstant>,
     session: &'a SessionHandle,
     link: &'a Arc<Link>,
 }
@@ -121,7 +122,7 @@ where
             down: Direction::new(&from_upstream),
             exchange: Exchange::default(),
             words: Words::default(),
-            warned: false,
+            warned_of: None,
             session,
             link,
         }
@@ -154,14 +155,14 @@ where
 
     fn heed(&mut self, state: &SessionState) {
         match state.phase {
-            Phase::Warned { reason, limit } if !self.warned => {
-                self.warned = true;
+            Phase::Warned { reason, limit } if self.warned_of != Some(limit) => {
+                self.warned_of = Some(limit);
                 let left = limit.saturating_duration_since(boot_now());
                 self.words.say(answer::warning(reason, left));
             }
             Phase::Farewell { reason, .. } => self.words.say_last(answer::farewell(reason)),
             Phase::Alive => {
-                self.warned = false;
+                self.warned_of = None;
                 self.words.withdraw();
             }
             Phase::Warned { .. } | Phase::Ended(_) => {}

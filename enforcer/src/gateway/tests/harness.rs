@@ -419,6 +419,19 @@ impl World {
         let name = ServerName::try_from("localhost").unwrap();
         self.connector2.connect(name, tcp).await.unwrap()
     }
+
+    /// A client that has agreed on this protocol.
+    pub(super) async fn connect_with_alpn(&self, protocol: &[u8]) -> Client {
+        let mut config = ClientConfig::clone(self.connector.config());
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        Client {
+            stream: connector.connect(name, tcp).await.unwrap(),
+            read: Vec::new(),
+        }
+    }
 }
 
 /// A token of this `jti`, valid for so many seconds.
