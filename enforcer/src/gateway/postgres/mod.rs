@@ -98,6 +98,12 @@ enum Opening {
     Cancel(CancelKey),
 }
 
+/// What packets in the clear have come to.
+enum Negotiated {
+    Tls,
+    Cancel(CancelKey),
+}
+
 /// Serves a connection from its first byte.
 pub(super) async fn serve(
     context: &ConnectionContext,
@@ -180,24 +186,11 @@ async fn open(socket: &mut Socket, acceptor: &TlsAcceptor) -> Result<Option<Open
         None => return Ok(None),
         Some(first) => first == HANDSHAKE,
     };
-    let mut gss_refused = false;
-    while !direct {
-        let packet = read_packet(socket).await.map_err(Rejection::Tls)?;
-        let Some(packet) = packet else {
-            return Ok(None);
-        };
-        match packet? {
-            Packet::SslRequest => {
-                socket.write_all(b"S").await.map_err(Rejection::Tls)?;
-                break;
-            }
-            Packet::GssRequest if gss_refused => return Err(PacketFault::Repeated.into()),
-            Packet::GssRequest => {
-                socket.write_all(b"N").await.map_err(Rejection::Tls)?;
-                gss_refused = true;
-            }
-            Packet::Cancel(key) => return Ok(Some(Opening::Cancel(key))),
-            Packet::Startup(_) => return Err(Rejection::PlainPostgres),
+    if !direct {
+        match negotiate(socket).await? {
+            None => return Ok(None),
+            Some(Negotiated::Cancel(key)) => return Ok(Some(Opening::Cancel(key))),
+            Some(Negotiated::Tls) => {}
         }
     }
     let stream = acceptor
@@ -206,6 +199,31 @@ async fn open(socket: &mut Socket, acceptor: &TlsAcceptor) -> Result<Option<Open
         .map_err(Rejection::Tls)?;
     let stream = Box::new(stream);
     Ok(Some(Opening::Tls { stream, direct }))
+}
+
+/// Packets in the clear, up to the one that asks for TLS, which is granted, or that has a key.
+/// `None`: the client left.
+async fn negotiate(socket: &mut Socket) -> Result<Option<Negotiated>, Rejection> {
+    let mut gss_refused = false;
+    loop {
+        let packet = read_packet(socket).await.map_err(Rejection::Tls)?;
+        let Some(packet) = packet else {
+            return Ok(None);
+        };
+        match packet? {
+            Packet::SslRequest => {
+                socket.write_all(b"S").await.map_err(Rejection::Tls)?;
+                return Ok(Some(Negotiated::Tls));
+            }
+            Packet::GssRequest if gss_refused => return Err(PacketFault::Repeated.into()),
+            Packet::GssRequest => {
+                socket.write_all(b"N").await.map_err(Rejection::Tls)?;
+                gss_refused = true;
+            }
+            Packet::Cancel(key) => return Ok(Some(Negotiated::Cancel(key))),
+            Packet::Startup(_) => return Err(Rejection::PlainPostgres),
+        }
+    }
 }
 
 /// Asks an upstream for TLS. What comes after its answer is TLS, or an attack.
