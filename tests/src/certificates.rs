@@ -1,12 +1,17 @@
 //! Certificates made on the spot.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use enforcer::clock::WallInstant;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::{
     RootCertStore,
@@ -33,6 +38,7 @@ pub struct Identity {
     pub certificate: String,
     /// PEM.
     pub private_key: String,
+    serial: SerialNumber,
     der: CertificateDer<'static>,
     key_der: Vec<u8>,
 }
@@ -84,10 +90,37 @@ impl Authority {
     /// A certificate that a client shows until a whole second.
     pub fn client_until(&self, name: &str, not_after: WallInstant) -> Result<Identity> {
         let mut params = named(name, Vec::new())?;
-        let epoch = WallInstant::from_unix_seconds(0);
-        let since_epoch = not_after.saturating_duration_since(epoch);
-        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch;
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(not_after);
         self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// A certificate that a workload with this SPIFFE ID shows until a whole second.
+    pub fn workload(&self, id: &str, not_after: WallInstant) -> Result<Identity> {
+        let mut params = named("workload", Vec::new())?;
+        params.subject_alt_names = vec![SanType::URI(id.try_into().context("a SPIFFE ID")?)];
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(not_after);
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// A list of these certificates as revoked, PEM, that is to be replaced by `next_update`.
+    pub fn revoke(&self, revoked: &[&Identity], next_update: WallInstant) -> Result<String> {
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
+            serial_number: identity.serial.clone(),
+            revocation_time: epoch,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: epoch,
+            next_update: epoch + since_epoch(next_update),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked_certs.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let signed = list.signed_by(&self.issuer).context("sign a list")?;
+        signed.pem().context("write a list")
     }
 
     /// Trust in this authority alone.
@@ -102,6 +135,9 @@ impl Authority {
         mut params: CertificateParams,
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Identity> {
+        static SERIALS: AtomicU64 = AtomicU64::new(1);
+        let serial = SerialNumber::from(SERIALS.fetch_add(1, Ordering::Relaxed));
+        params.serial_number = Some(serial.clone());
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().context("make a key")?;
         let certificate = params
@@ -110,6 +146,7 @@ impl Authority {
         Ok(Identity {
             certificate: certificate.pem(),
             private_key: key.serialize_pem(),
+            serial,
             der: certificate.der().clone(),
             key_der: key.serialize_der(),
         })
@@ -125,12 +162,21 @@ impl Identity {
         ))
     }
 
+    /// As `x5t#S256` of a token has it.
+    pub fn thumbprint(&self) -> String {
+        enforcer::authn::confirmation::thumbprint(&self.der)
+    }
+
     /// For rustls.
     pub fn chain(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
         let key = PrivateKeyDer::try_from(self.key_der.clone());
         let key = key.map_err(|error| anyhow::anyhow!("the key of a certificate: {error}"))?;
         Ok((vec![self.der.clone()], key))
     }
+}
+
+fn since_epoch(instant: WallInstant) -> Duration {
+    instant.saturating_duration_since(WallInstant::from_unix_seconds(0))
 }
 
 fn named(name: &str, names: Vec<String>) -> Result<CertificateParams> {

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use crate::certificates::SERVER_NAME;
+
 /// The whole file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -14,6 +16,9 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
     pub identity: Identity,
+    /// `[assertion]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Assertion>,
     /// `[policies.NAME]`
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`
@@ -44,7 +49,7 @@ pub struct Listener {
     pub address: SocketAddr,
     pub protocol: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub credential: Option<String>,
+    pub identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,6 +72,10 @@ pub struct ServerTls {
     pub private_key: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client_crl: Vec<PathBuf>,
 }
 
 /// `[identity]`
@@ -97,6 +106,14 @@ pub enum Keys {
     SecretFile(PathBuf),
 }
 
+/// `[assertion]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Assertion {
+    pub issuer: String,
+    pub private_key: PathBuf,
+}
+
 /// `[policies.NAME]`
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the keys of the configuration file")]
@@ -123,6 +140,8 @@ pub struct Route {
     pub policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_tls: Option<UpstreamTls>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assertion_audience: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_pool: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,6 +176,18 @@ pub struct UpstreamTls {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PathBuf>,
     pub server_name: String,
+}
+
+impl UpstreamTls {
+    /// Trusts what `ca` has signed for [`SERVER_NAME`], and shows nothing.
+    pub fn trusting(ca: PathBuf) -> Self {
+        Self {
+            ca,
+            certificate: None,
+            private_key: None,
+            server_name: SERVER_NAME.to_owned(),
+        }
+    }
 }
 
 /// Name of the one listener and the one policy.
@@ -201,6 +232,7 @@ impl Route {
             upstream: upstream.into(),
             policy: MAIN.to_owned(),
             upstream_tls: None,
+            assertion_audience: None,
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,

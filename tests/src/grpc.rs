@@ -9,6 +9,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result, ensure};
 use enforcer::clock::WallInstant;
 use serde::Deserialize;
 
-use crate::{bed::Bed, process::Process, scene::Scene, wait};
+use crate::{bed::Bed, certificates::Identity, process::Process, scene::Scene, wait};
 
 /// The system's, which has Debian's modules.
 const PYTHON: &str = "/usr/bin/python3";
@@ -26,21 +27,33 @@ const CLIENT: &str = include_str!("grpc/client.py");
 /// A running server in the daemon's namespace.
 #[derive(Debug)]
 pub struct Server {
+    scheme: &'static str,
     port: u16,
     _process: Process,
 }
 
 impl Server {
-    /// Starts it on loopback.
+    /// Starts it on loopback, in the clear.
     pub fn start(bed: &Bed) -> Result<Self> {
+        Self::start_with(bed, "h2c", &[])
+    }
+
+    /// The same with TLS.
+    pub fn start_tls(bed: &Bed, identity: &Identity) -> Result<Self> {
+        let (certificate, key) = identity.write(bed, "grpc-server")?;
+        Self::start_with(bed, "h2", &[key, certificate])
+    }
+
+    fn start_with(bed: &Bed, scheme: &'static str, pem: &[PathBuf]) -> Result<Self> {
         let script = bed.write("grpc-server.py", SERVER)?;
         let file = bed.path("grpc-port");
         let mut command = bed.command(bed.daemon(), PYTHON)?;
-        let process = Process::spawn(command.arg(script).arg(&file), "the gRPC server")?;
+        let process = Process::spawn(command.arg(script).arg(&file).args(pem), "the gRPC server")?;
         let port = wait::until("the gRPC server listened", || {
             fs::read_to_string(&file).ok()?.parse().ok()
         })?;
         Ok(Self {
+            scheme,
             port,
             _process: process,
         })
@@ -48,7 +61,7 @@ impl Server {
 
     /// As routes name it.
     pub fn url(&self) -> String {
-        format!("h2c://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 }
 

@@ -139,13 +139,13 @@ impl Postgres {
 impl Scene {
     /// Makes the listener a PostgreSQL listener in front of a server, which is started. Clients say
     /// who they are by `certificate` or by `token`; the gateway logs in as `login` says.
-    pub fn serve_postgres(&mut self, credential: &str, login: Option<Login>) -> Result<Postgres> {
+    pub fn serve_postgres(&mut self, identity: &str, login: Option<Login>) -> Result<Postgres> {
         let server = Postgres::start(&self.bed, &self.authority.server()?)?;
         let ca_file = self.ca_file();
         let listener = self.config.listener()?;
         listener.protocol = "postgres".to_owned();
-        listener.credential = Some(credential.to_owned());
-        if credential == "certificate" {
+        listener.identity = Some(identity.to_owned());
+        if identity == "certificate" {
             listener.tls.client_ca = Some(ca_file);
             listener.principal = Some("subject_cn".to_owned());
         }
@@ -161,12 +161,7 @@ impl Scene {
         let ca = self.ca_file();
         for route in &mut self.config.routes {
             route.upstream = format!("postgres+tls://127.0.0.1:{PORT}");
-            route.upstream_tls = Some(UpstreamTls {
-                ca: ca.clone(),
-                certificate: None,
-                private_key: None,
-                server_name: SERVER_NAME.to_owned(),
-            });
+            route.upstream_tls = Some(UpstreamTls::trusting(ca.clone()));
         }
     }
 

@@ -74,13 +74,15 @@ impl Scene {
                 config::Listener {
                     address,
                     protocol: "http".to_owned(),
-                    credential: None,
+                    identity: None,
                     principal: None,
                     proxy_protocol: None,
                     tls: config::ServerTls {
                         certificate,
                         private_key,
                         client_ca: None,
+                        client_certificate: None,
+                        client_crl: Vec::new(),
                     },
                 },
             )]),
@@ -92,6 +94,7 @@ impl Scene {
                     algorithms: vec![issuer.algorithm()],
                 }],
             },
+            assertion: None,
             policies: BTreeMap::from([(MAIN.to_owned(), config::Policy::default())]),
             routes: vec![config::Route::to(upstream.url())],
         };

@@ -5,7 +5,7 @@
 //!
 //! | credential | certificate |
 //! | --- | --- |
-//! | issuer | the issuer's distinguished name (RFC 4514) |
+//! | issuer | the issuer's distinguished name (RFC 4514); of a SPIFFE ID its trust domain |
 //! | subject | the name that the listener looks for |
 //! | key | a digest of what the authority signed |
 //! | expires at | `notAfter` |
@@ -14,15 +14,18 @@
 //! issue short-lived ones fit best.
 
 use x509_parser::{
-    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, x509::X509Name,
+    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer,
+    revocation_list::CertificateRevocationList, x509::X509Name,
 };
 
-use super::{distinguished_name, name};
+use super::{distinguished_name, name, spiffe};
 use crate::{
     clock::WallInstant,
     config::CertificateName,
-    session::{Credential, Principal, SessionKey},
+    session::{CertificateId, Credential, Principal, SessionKey, ShownCertificate},
 };
+
+const SPIFFE_ID: &str = "SPIFFE ID";
 
 /// Why a certificate that the authority signed is not accepted: always the client's fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +50,9 @@ pub enum CertificateError {
         /// `notAfter`.
         at: WallInstant,
     },
+    /// A resumed TLS session's certificate would not be accepted any more.
+    #[error("the certificate is not accepted any more: {0}")]
+    NoLongerTrusted(String),
 }
 
 impl CertificateError {
@@ -57,6 +63,7 @@ impl CertificateError {
             Self::NameMissing(_) => "certificate_name_missing",
             Self::NameInvalid { .. } => "certificate_name_invalid",
             Self::Expired { .. } => "certificate_expired",
+            Self::NoLongerTrusted(_) => "certificate_not_trusted",
         }
     }
 }
@@ -68,21 +75,27 @@ impl CertificateError {
 /// Why the certificate is not accepted.
 pub fn credential(
     certificate: &[u8],
-    subject: CertificateName,
+    wanted: CertificateName,
     now: WallInstant,
 ) -> Result<Credential, CertificateError> {
-    let (_, certificate) =
-        X509Certificate::from_der(certificate).map_err(|_| CertificateError::Malformed)?;
-    let not_after = certificate.validity().not_after.timestamp();
-    let expires_at = WallInstant::from_unix_seconds(not_after);
+    let certificate = parse(certificate)?;
+    let expires_at = not_after(&certificate);
     if now >= expires_at {
         return Err(CertificateError::Expired { at: expires_at });
     }
+    let subject = subject_of(&certificate, wanted)?;
+    let issuer = match wanted {
+        // The domain vouches for its workloads, whichever of its authorities has signed.
+        CertificateName::Spiffe => spiffe::trust_domain(&subject)
+            .ok_or(CertificateError::NameInvalid {
+                kind: SPIFFE_ID,
+                why: "it is not `spiffe://DOMAIN/PATH`",
+            })?
+            .to_owned(),
+        _ => whole("issuer", certificate.issuer())?,
+    };
     Ok(Credential {
-        principal: Principal {
-            issuer: whole("issuer", certificate.issuer())?,
-            subject: subject_of(&certificate, subject)?,
-        },
+        principal: Principal { issuer, subject },
         // Not the signature: of an ECDSA signature anybody can make a second valid one, which must
         // not become a second session.
         key: SessionKey::from_certificate(certificate.tbs_certificate.as_ref()),
@@ -90,7 +103,52 @@ pub fn credential(
         authorized_party: None,
         authenticated_at: None,
         expires_at,
+        signing_key: None,
+        certificate: Some(ShownCertificate {
+            id: id(&certificate),
+            expires_at,
+        }),
     })
+}
+
+/// What a credential is told of the certificate that it is shown with.
+///
+/// # Errors
+/// If it is not a certificate.
+pub fn shown(certificate: &[u8]) -> Result<ShownCertificate, CertificateError> {
+    let certificate = parse(certificate)?;
+    Ok(ShownCertificate {
+        id: id(&certificate),
+        expires_at: not_after(&certificate),
+    })
+}
+
+/// The certificates of a DER list that are revoked (RFC 5280, section 5).
+///
+/// # Errors
+/// If it is not a list.
+pub fn revoked(list: &[u8]) -> Result<Vec<CertificateId>, CertificateError> {
+    let (_, list) =
+        CertificateRevocationList::from_der(list).map_err(|_| CertificateError::Malformed)?;
+    let issuer = list.issuer().as_raw();
+    let entries = list.iter_revoked_certificates();
+    Ok(entries
+        .map(|entry| CertificateId::new(issuer, entry.raw_serial()))
+        .collect())
+}
+
+fn id(certificate: &X509Certificate<'_>) -> CertificateId {
+    CertificateId::new(certificate.issuer().as_raw(), certificate.raw_serial())
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|_| CertificateError::Malformed)?;
+    Ok(certificate)
+}
+
+fn not_after(certificate: &X509Certificate<'_>) -> WallInstant {
+    WallInstant::from_unix_seconds(certificate.validity().not_after.timestamp())
 }
 
 fn subject_of(
@@ -110,6 +168,7 @@ fn subject_of(
             alternative(certificate, wanted)?,
         ),
         CertificateName::Uri => ("alternative URI", alternative(certificate, wanted)?),
+        CertificateName::Spiffe => (SPIFFE_ID, workload(certificate)?),
         CertificateName::Any => match alternative(certificate, wanted)? {
             Some(name) => ("alternative name", Some(name)),
             None => return whole("subject", certificate.subject()),
@@ -123,11 +182,18 @@ fn alternative<'a>(
     certificate: &'a X509Certificate<'_>,
     wanted: CertificateName,
 ) -> Result<Option<&'a str>, CertificateError> {
+    Ok(alternatives(certificate, wanted)?.first().copied())
+}
+
+fn alternatives<'a>(
+    certificate: &'a X509Certificate<'_>,
+    wanted: CertificateName,
+) -> Result<Vec<&'a str>, CertificateError> {
     let extension = certificate
         .subject_alternative_name()
         .map_err(|_| CertificateError::Malformed)?;
     let names = extension.iter().flat_map(|it| &it.value.general_names);
-    let mut texts = names.filter_map(|name| {
+    let texts = names.filter_map(|name| {
         let (kind, text) = match name {
             GeneralName::DNSName(text) => (CertificateName::Dns, *text),
             GeneralName::RFC822Name(text) => (CertificateName::Email, *text),
@@ -136,7 +202,20 @@ fn alternative<'a>(
         };
         (wanted == CertificateName::Any || wanted == kind).then_some(text)
     });
-    Ok(texts.next())
+    Ok(texts.collect())
+}
+
+/// The one URI of an X509-SVID (X509-SVID, section 2).
+fn workload<'a>(certificate: &'a X509Certificate<'_>) -> Result<Option<&'a str>, CertificateError> {
+    let uris = alternatives(certificate, CertificateName::Uri)?;
+    match &*uris {
+        [] => Ok(None),
+        [id] => Ok(Some(id)),
+        _ => Err(CertificateError::NameInvalid {
+            kind: SPIFFE_ID,
+            why: "there are several URIs",
+        }),
+    }
 }
 
 /// A distinguished name, of which something must be left.
@@ -208,6 +287,32 @@ mod tests {
             .principal
             .issuer;
         assert_eq!(issuer, "CN=alice,O=Example\\, Inc.");
+    }
+
+    #[test]
+    fn a_workload_is_vouched_for_by_its_trust_domain() {
+        let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+        let named = |names| {
+            let der = certificate(Some("ca"), names);
+            credential(&der, CertificateName::Spiffe, at(0)).map(|it| it.principal)
+        };
+        let dns = || SanType::DnsName("x.example.org".try_into().unwrap());
+        let workload = named(vec![dns(), uri("spiffe://example.org/billing")]).unwrap();
+        assert_eq!(workload.issuer, "spiffe://example.org");
+        assert_eq!(workload.subject, "spiffe://example.org/billing");
+        for (names, code) in [
+            (vec![dns()], "certificate_name_missing"),
+            (
+                vec![uri("https://example.org/x")],
+                "certificate_name_invalid",
+            ),
+            (
+                vec![uri("spiffe://a/b"), uri("spiffe://a/c")],
+                "certificate_name_invalid",
+            ),
+        ] {
+            assert_eq!(named(names).unwrap_err().code(), code);
+        }
     }
 
     #[test]

@@ -71,6 +71,8 @@ impl VerifiedToken {
                     authorized_party,
                     authenticated_at: auth_time.map(|NumericDate(instant)| instant),
                     expires_at,
+                    signing_key: None,
+                    certificate: None,
                 }),
                 claims: Arc::new(token.all_claims),
             },

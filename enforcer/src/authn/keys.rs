@@ -257,7 +257,7 @@ fn jwks(content: &[u8]) -> Result<Vec<Jwk>, KeyFault> {
 }
 
 /// The one key of a PEM file.
-fn public_key(pem: &[u8]) -> Result<Jwk, KeyFault> {
+pub(super) fn public_key(pem: &[u8]) -> Result<Jwk, KeyFault> {
     const PRIVATE: &[u8] = b"PRIVATE KEY-----";
     if pem.windows(PRIVATE.len()).any(|window| window == PRIVATE) {
         return Err(KeyFault::PrivateKey);

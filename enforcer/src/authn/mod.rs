@@ -15,15 +15,19 @@
 mod cache;
 pub mod certificate;
 mod claims;
+pub mod confirmation;
 mod distinguished_name;
 mod error;
 mod keys;
 mod name;
+pub mod signing;
+mod spiffe;
 mod token;
 
 use std::{collections::HashMap, sync::Arc};
 
 pub use certificate::CertificateError;
+pub use confirmation::ConfirmationError;
 pub use error::{Excerpt, TokenError};
 pub use keys::{KeyError, KeyFault, KeySet};
 
@@ -104,6 +108,12 @@ impl Authenticator {
         let verified = self.verified.get_or_verify(token, || self.verify(token))?;
         verified.check_time(now)?;
         Ok(verified.identified.clone())
+    }
+
+    /// Whether the issuer's tokens are good for nothing unless they are bound to a certificate.
+    pub fn binds_certificates(&self, issuer: &str) -> bool {
+        let issuer = self.issuers.get(issuer);
+        issuer.is_some_and(|issuer| issuer.rules.certificate_bound)
     }
 
     /// Everything about a token that does not depend on the time.

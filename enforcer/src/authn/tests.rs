@@ -23,6 +23,7 @@ fn rules(keys: KeySource, algorithms: &[Algorithm]) -> JwtIssuer {
         audience: vec!["api".to_owned(), "admin".to_owned()],
         keys,
         algorithms: algorithms.to_vec(),
+        certificate_bound: false,
         leeway: Duration::from_secs(LEEWAY),
     }
 }

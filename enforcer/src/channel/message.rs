@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{BootInstant, WallInstant},
-    session::{Credential, EndReason, SessionId},
+    session::{CertificateId, Credential, EndReason, KeyThumbprint, SessionId},
 };
 
 /// Number that the gateway gives a message that wants an answer; the answer carries it back.
@@ -73,10 +73,28 @@ pub enum ToWarden {
         /// When.
         at: BootInstant,
     },
-    /// The user logs out. No answer but `Ended`.
+    /// The session is to end. No answer but `Ended`.
     End {
         /// The session.
         session: SessionId,
+        /// Why.
+        cause: EndCause,
+    },
+    /// These are all the keys that an issuer had at an instant: sessions that none of them vouches
+    /// for end. No answer but `Ended` for each.
+    IssuerKeys {
+        /// `iss`.
+        issuer: String,
+        /// What its tokens may be signed with.
+        keys: Vec<KeyThumbprint>,
+        /// When it was asked for them: credentials that were accepted later are not judged.
+        as_of: BootInstant,
+    },
+    /// These certificates are revoked: sessions that stand on one of them end. No answer but
+    /// `Ended` for each.
+    RevokedCertificates {
+        /// Some of a list.
+        certificates: Vec<CertificateId>,
     },
     /// A request was refused, for the audit log. No answer.
     RefusedRequest(RefusedRequest),
@@ -102,6 +120,27 @@ pub struct RefusedRequest {
     pub cookie: u64,
     /// Issuer and subject where they were established.
     pub principal: Option<crate::session::Principal>,
+}
+
+/// Why a gateway has a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndCause {
+    /// The user logs out.
+    Logout,
+    /// The issuer says that its token is not active any more.
+    TokenInactive,
+    /// The issuer could not be asked about its token for too long.
+    TokenUnconfirmed,
+}
+
+impl From<EndCause> for EndReason {
+    fn from(cause: EndCause) -> Self {
+        match cause {
+            EndCause::Logout => Self::Logout,
+            EndCause::TokenInactive => Self::TokenInactive,
+            EndCause::TokenUnconfirmed => Self::TokenUnconfirmed,
+        }
+    }
 }
 
 /// How a credential leads to a session.

@@ -10,8 +10,8 @@ mod message;
 mod transport;
 
 pub use message::{
-    BoundRole, Kinship, Refusal, RefusedRequest, Request, SessionUsage, SessionView, ToGateway,
-    ToWarden,
+    BoundRole, EndCause, Kinship, Refusal, RefusedRequest, Request, SessionUsage, SessionView,
+    ToGateway, ToWarden,
 };
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;

@@ -87,6 +87,31 @@ impl<'a> Draft<'a> {
         resolved
     }
 
+    /// A client certificate and its key: both in files, or neither.
+    pub(super) fn client_certificate<T>(
+        &mut self,
+        section: &Spanned<T>,
+        certificate: Option<&Spanned<PathBuf>>,
+        private_key: Option<&Spanned<PathBuf>>,
+    ) -> Option<(PathBuf, PathBuf)> {
+        match (certificate, private_key) {
+            (Some(certificate), Some(private_key)) => {
+                let certificate = self.file(certificate, Content::Certificates);
+                let content = Content::PrivateKeyOf(certificate.clone());
+                Some((certificate, self.file(private_key, content)))
+            }
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                self.report(
+                    section,
+                    "`certificate` and `private_key` go together",
+                    "write both, or neither",
+                );
+                None
+            }
+        }
+    }
+
     /// Notes that a file is referred to on `line`.
     pub(super) fn refer(&mut self, line: usize, content: Content, path: &Path) {
         self.files.push(FileReference {

@@ -5,18 +5,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustls::{
-    RootCertStore,
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    sign::CertifiedKey,
-};
-
 use super::{
     JwtIssuer,
     error::{Problem, reading_help},
 };
-use crate::authn::KeySet;
+use rustls::{
+    RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+    sign::CertifiedKey,
+};
+
+use crate::authn::{
+    KeySet,
+    signing::{self, SigningKey, SigningKeyFault},
+};
 
 /// A file that the configuration refers to.
 #[derive(Debug)]
@@ -38,6 +42,12 @@ pub(super) enum Content {
     PrivateKeyOf(PathBuf),
     /// PEM certificates of authorities.
     Roots,
+    /// PEM lists of certificates that the authorities in another file have revoked.
+    RevocationListOf(PathBuf),
+    /// The PEM private key that assertions are signed with.
+    SigningKey,
+    /// The PEM public key of one that signed before.
+    FormerKey,
     /// The keys of a token issuer.
     Keys(Box<JwtIssuer>),
     /// A password.
@@ -65,8 +75,11 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
     let checked = match &reference.content {
         Content::Certificates => certificates(path).map(drop),
         Content::PrivateKeyOf(certificate) => private_key(path, certificate),
-        Content::Roots => roots(path),
+        Content::Roots => roots(path).map(drop),
         Content::Password => password(path),
+        Content::RevocationListOf(authorities) => revocation_lists(path, authorities),
+        Content::SigningKey => signing(SigningKey::load(path)),
+        Content::FormerKey => signing(signing::former_key(path)),
         Content::Keys(issuer) => KeySet::load(issuer)
             .map(drop)
             .map_err(|error| Fault::new(error.fault.to_string(), error.help())),
@@ -144,7 +157,7 @@ fn password(path: &Path) -> Result<(), Fault> {
     }
 }
 
-fn roots(path: &Path) -> Result<(), Fault> {
+fn roots(path: &Path) -> Result<RootCertStore, Fault> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(path)? {
         store.add(certificate).map_err(|error| {
@@ -154,5 +167,37 @@ fn roots(path: &Path) -> Result<(), Fault> {
             )
         })?;
     }
-    Ok(())
+    Ok(store)
+}
+
+fn revocation_lists(path: &Path, authorities: &Path) -> Result<(), Fault> {
+    let pem = read(path)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let lists = lists.ok().filter(|lists| !lists.is_empty()).ok_or_else(|| {
+        Fault::new(
+            "holds no PEM revocation list",
+            "put lists between `-----BEGIN X509 CRL-----` and `-----END X509 CRL-----`; from DER \
+             they are made by `openssl crl -inform DER`",
+        )
+    })?;
+    // A fault of the authorities is reported where they are referred to.
+    let Ok(roots) = roots(authorities) else {
+        return Ok(());
+    };
+    WebPkiClientVerifier::builder_with_provider(roots.into(), aws_lc_rs::default_provider().into())
+        .with_crls(lists)
+        .build()
+        .map(drop)
+        .map_err(|error| {
+            Fault::new(
+                format!("holds a revocation list that cannot be used: {error}"),
+                "put lists of version 2 there (RFC 5280), complete ones and no delta lists",
+            )
+        })
+}
+
+fn signing<T>(loaded: Result<T, SigningKeyFault>) -> Result<(), Fault> {
+    loaded
+        .map(drop)
+        .map_err(|fault| Fault::new(fault.to_string(), fault.help()))
 }

@@ -63,6 +63,7 @@ fn convert_issuer(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<
         audience: audience?,
         keys,
         algorithms: algorithms?,
+        certificate_bound: raw.certificate_bound.unwrap_or(false),
         leeway,
     };
     draft.refer(line, Content::Keys(Box::new(issuer.clone())), &path);

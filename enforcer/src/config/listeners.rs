@@ -8,7 +8,7 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    CertificateName, Listener, PostgresCredential, Protocol, ServerTls,
+    CertificateName, ClientAuthority, Listener, Protocol, RequestIdentity, ServerTls,
     draft::Draft,
     files::Content,
     proxy,
@@ -32,12 +32,14 @@ pub(super) fn convert(
         draft.name("listener", &name);
         let address = address(draft, &raw.address, &mut taken);
         let protocol = protocol(draft, &raw);
+        let identity = request_identity(draft, &raw, protocol);
         let proxies = proxy::networks(draft, raw.proxy_protocol.as_ref());
         let tls = server_tls(draft, raw.tls);
         if let Some(address) = address {
             let listener = Listener {
                 address,
                 protocol,
+                identity,
                 proxies,
                 tls,
             };
@@ -81,57 +83,63 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 fn protocol(draft: &mut Draft<'_>, raw: &RawListener) -> Protocol {
     let value = raw.protocol.as_ref();
     let name = certificate_name(draft, raw.principal.as_ref());
-    let credentials = [
-        ("certificate", PostgresCredential::Certificate(name)),
-        ("token", PostgresCredential::Token),
-    ];
-    let credential = draft.word("credential", raw.credential.as_ref(), credentials);
     let protocols = [
         ("http", Protocol::Http),
         ("tcp", Protocol::Tcp(name)),
-        ("postgres", Protocol::Postgres(credential)),
+        ("postgres", Protocol::Postgres),
     ];
     let protocol = draft.word("protocol", value, protocols);
-    if let Some(credential) = &raw.credential
-        && protocol.carries() != Carried::Postgres
-    {
-        draft.report(
-            credential,
-            "`credential` has an effect on PostgreSQL listeners only",
-            "remove it, or write `protocol = \"postgres\"`",
-        );
+    if let (Protocol::Tcp(_), Some(value)) = (protocol, value) {
+        if let Some(identity) = &raw.identity {
+            draft.report(
+                identity,
+                "`identity` has no effect on a TCP listener: certificates say who a client is",
+                "remove it, or write `protocol = \"http\"`",
+            );
+        }
+        require_certificates(draft, value, raw, "a TCP listener");
     }
-    match (protocol, value, &raw.principal) {
-        (Protocol::Http, _, Some(principal)) => draft.report(
-            principal,
-            "`principal` has no effect on an HTTP listener: tokens say who a client is",
-            "remove it, or write `protocol = \"tcp\"`",
-        ),
-        (Protocol::Postgres(PostgresCredential::Token), _, Some(principal)) => draft.report(
-            principal,
-            "`principal` has no effect with `credential = \"token\"`: tokens say who a client is",
-            "remove it, or write `credential = \"certificate\"`",
-        ),
+    protocol
+}
+
+/// How requests, and clients of a PostgreSQL listener, say whose they are.
+fn request_identity(
+    draft: &mut Draft<'_>,
+    raw: &RawListener,
+    protocol: Protocol,
+) -> RequestIdentity {
+    if protocol.carries() == Carried::Bytes {
+        return RequestIdentity::Token;
+    }
+    let name = certificate_name(draft, raw.principal.as_ref());
+    let kinds = [
+        ("token", RequestIdentity::Token),
+        ("certificate", RequestIdentity::Certificate(name)),
         (
-            Protocol::Tcp(_) | Protocol::Postgres(PostgresCredential::Certificate(_)),
-            Some(value),
-            _,
-        ) if raw.tls.client_ca.is_none() => {
-            let listener = protocol.carries().listener();
-            let help = "add `client_ca` to `tls`, with the authority that signs the clients' \
-                        certificates";
+            "token_or_certificate",
+            RequestIdentity::TokenOrCertificate(name),
+        ),
+    ];
+    let identity = draft.word("identity", raw.identity.as_ref(), kinds);
+    match (identity, &raw.principal, &raw.identity) {
+        (RequestIdentity::Token, Some(principal), _) => draft.report(
+            principal,
+            "`principal` has no effect here: tokens say who a client is",
+            "add `identity = \"certificate\"` (or `\"token_or_certificate\"`), or remove it",
+        ),
+        (RequestIdentity::Certificate(_), _, Some(value)) => {
+            require_certificates(draft, value, raw, "`identity = \"certificate\"`");
+        }
+        (RequestIdentity::TokenOrCertificate(_), _, Some(value)) if raw.tls.client_ca.is_none() => {
             draft.report(
                 value,
-                format!("{listener} without `client_ca` could not tell who a client is"),
-                match protocol {
-                    Protocol::Postgres(_) => format!("{help}, or write `credential = \"token\"`"),
-                    _ => help.to_owned(),
-                },
+                "without `client_ca` no client shows a certificate",
+                ADD_CLIENT_CA,
             );
         }
         _ => {}
     }
-    protocol
+    identity
 }
 
 impl Protocol {
@@ -140,8 +148,27 @@ impl Protocol {
         match self {
             Self::Http => Carried::Http,
             Self::Tcp(_) => Carried::Bytes,
-            Self::Postgres(_) => Carried::Postgres,
+            Self::Postgres => Carried::Postgres,
         }
+    }
+}
+
+const ADD_CLIENT_CA: &str =
+    "add `client_ca` to `tls`, with the authority that signs the clients' certificates";
+
+/// Where clients are known by their certificates alone.
+fn require_certificates<T>(draft: &mut Draft<'_>, at: &Spanned<T>, raw: &RawListener, whose: &str) {
+    if raw.tls.client_ca.is_none() {
+        let what = format!("{whose} without `client_ca` could not tell who a client is");
+        return draft.report(at, what, ADD_CLIENT_CA);
+    }
+    let optional = raw.tls.client_certificate.as_ref();
+    if let Some(optional) = optional.filter(|it| it.get_ref() == "optional") {
+        draft.report(
+            optional,
+            "clients are known by their certificates here: none can be optional",
+            "remove `client_certificate`, or take tokens too: `identity = \"token_or_certificate\"`",
+        );
     }
 }
 
@@ -154,18 +181,49 @@ fn certificate_name(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> C
         ("san_dns", CertificateName::Dns),
         ("san_email", CertificateName::Email),
         ("san_uri", CertificateName::Uri),
+        ("spiffe", CertificateName::Spiffe),
     ];
     draft.word("principal", value, names)
 }
 
 fn server_tls(draft: &mut Draft<'_>, raw: RawServerTls) -> ServerTls {
+    let client = client_authority(draft, &raw);
     let certificate = draft.file(&raw.certificate, Content::Certificates);
     let content = Content::PrivateKeyOf(certificate.clone());
     ServerTls {
         private_key: draft.file(&raw.private_key, content),
         certificate,
-        client_ca: raw.client_ca.map(|path| draft.file(&path, Content::Roots)),
+        client,
     }
+}
+
+fn client_authority(draft: &mut Draft<'_>, raw: &RawServerTls) -> Option<ClientAuthority> {
+    let presence = [("required", true), ("optional", false)];
+    let required = draft.word(
+        "client_certificate",
+        raw.client_certificate.as_ref(),
+        presence,
+    );
+    let Some(roots) = &raw.client_ca else {
+        let what = "has no effect without `client_ca`: clients are asked for no certificate";
+        if let Some(value) = &raw.client_certificate {
+            draft.report(value, format!("`client_certificate` {what}"), ADD_CLIENT_CA);
+        }
+        if let Some(list) = raw.client_crl.first() {
+            draft.report(list, format!("`client_crl` {what}"), ADD_CLIENT_CA);
+        }
+        return None;
+    };
+    let authorities = draft.file(roots, Content::Roots);
+    Some(ClientAuthority {
+        revocation_lists: raw
+            .client_crl
+            .iter()
+            .map(|path| draft.file(path, Content::RevocationListOf(authorities.clone())))
+            .collect(),
+        roots: authorities,
+        required,
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Config, ConfigError, PostgresCredential, Problem, Protocol, daemon,
+    Config, ConfigError, Listener, Problem, Protocol, RequestIdentity, assertion, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -90,14 +90,18 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
-    let mut protocols = listeners.values().map(|listener| listener.protocol);
-    let takes_tokens = |protocol| {
-        let by_token = Protocol::Postgres(PostgresCredential::Token);
-        protocol == Protocol::Http || protocol == by_token
+    let takes_tokens = |listener: &Listener| {
+        let by_certificate = matches!(listener.identity, RequestIdentity::Certificate(_));
+        !by_certificate && !matches!(listener.protocol, Protocol::Tcp(_))
     };
-    let tokens_wanted = listeners.is_empty() || protocols.any(takes_tokens);
+    let tokens_wanted = listeners.is_empty() || listeners.values().any(takes_tokens);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
+    let assertion = raw
+        .assertion
+        .as_ref()
+        .map(|raw| assertion::convert(&mut draft, raw));
     let policies = policies::convert(&mut draft, raw.policies);
+    assertion::check_routes(&mut draft, &raw.routes, assertion.is_some());
     let routes = routes::convert(&mut draft, raw.routes, &names, &listeners);
 
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
@@ -105,6 +109,7 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
         daemon,
         listeners,
         identity,
+        assertion,
         policies,
         routes,
     };

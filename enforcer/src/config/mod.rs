@@ -3,6 +3,7 @@
 //! Paths are absolute (relative ones are resolved against the folder of the file), durations are
 //! durations, names that refer to something refer to something that exists.
 
+mod assertion;
 mod daemon;
 mod draft;
 mod duration;
@@ -12,6 +13,8 @@ mod identity;
 mod listeners;
 mod load;
 mod location;
+#[expect(dead_code, reason = "its first users follow")]
+mod outbound;
 mod policies;
 mod postgres;
 mod proxy;
@@ -27,6 +30,7 @@ use std::{
     time::Duration,
 };
 
+pub use assertion::Assertion;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 pub(crate) use files::read_password;
@@ -43,6 +47,8 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
     pub identity: Identity,
+    /// `[assertion]`
+    pub assertion: Option<Assertion>,
     /// `[policies.NAME]`
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`, in the order of the file.
@@ -81,6 +87,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// How requests on it say whose they are; says nothing of a TCP listener's clients.
+    pub identity: RequestIdentity,
     /// `proxy_protocol = { from = [..] }`: networks of the proxies that stand in front of it. Their
     /// connections start with a PROXY protocol header, which says who the client is; those of
     /// others don't. Empty without proxies.
@@ -98,16 +106,19 @@ pub enum Protocol {
     /// is the principal's.
     Tcp(CertificateName),
     /// PostgreSQL, within TLS.
-    Postgres(PostgresCredential),
+    Postgres,
 }
 
-/// How a PostgreSQL client says who it is (`credential` of a listener).
+/// How requests on an HTTP listener, and clients of a PostgreSQL listener, say whose they are
+/// (`identity` of a listener). A PostgreSQL client gives its token as the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PostgresCredential {
-    /// `certificate`: by its certificate, in which this name is the principal's. The default.
-    Certificate(CertificateName),
-    /// `token`: by a token, given as the password.
+pub enum RequestIdentity {
+    /// `token`: by a bearer token. The default.
     Token,
+    /// `certificate`: by the client's certificate.
+    Certificate(CertificateName),
+    /// `token_or_certificate`: by a bearer token if there is one, else by the client's certificate.
+    TokenOrCertificate(CertificateName),
 }
 
 /// Which name in a certificate is the subject of its principal (`principal` of a listener). Of
@@ -125,6 +136,8 @@ pub enum CertificateName {
     Email,
     /// `san_uri`: an alternative URI.
     Uri,
+    /// `spiffe`: the one alternative URI, which is a workload's SPIFFE ID.
+    Spiffe,
 }
 
 /// TLS towards clients.
@@ -134,8 +147,20 @@ pub struct ServerTls {
     pub certificate: PathBuf,
     /// PEM key.
     pub private_key: PathBuf,
-    /// PEM roots; with it, clients must show a certificate.
-    pub client_ca: Option<PathBuf>,
+    /// Whose clients' certificates are accepted; without it clients are asked for none.
+    pub client: Option<ClientAuthority>,
+}
+
+/// The authority that signs clients' certificates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientAuthority {
+    /// `client_ca`: PEM roots.
+    pub roots: PathBuf,
+    /// `client_crl`: PEM lists of revoked certificates. With any, every certificate of a chain
+    /// must be covered by a list that is up to date.
+    pub revocation_lists: Vec<PathBuf>,
+    /// `client_certificate = "required"`, the default, or `"optional"`.
+    pub required: bool,
 }
 
 /// Who may come in.
@@ -154,6 +179,9 @@ pub struct JwtIssuer {
     pub audience: Vec<String>,
     /// Where its keys are.
     pub keys: KeySource,
+    /// `certificate_bound`: only tokens that are bound to the client's certificate are accepted
+    /// (RFC 8705). Bound ones are held to theirs in any case.
+    pub certificate_bound: bool,
     /// The algorithms it may sign with.
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// Tolerance for `nbf` and `iat`; default 30 s. `exp` is a deadline and has none.
@@ -189,6 +217,22 @@ impl KeySource {
     }
 }
 
+/// How the gateway asks something of others over HTTP: `outbound = { .. }` of the section that says
+/// what is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outbound {
+    /// PEM roots; without it the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM chain and key that the gateway shows.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// Networks that may be reached although they are loopback or link-local.
+    pub allow_networks: Vec<IpNet>,
+    /// Longest wait for a connection, TLS included; default 2 s.
+    pub connect_timeout: Duration,
+    /// Longest time for a whole exchange; default 5 s.
+    pub timeout: Duration,
+}
+
 /// From a listener to an upstream, under a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -206,6 +250,8 @@ pub struct Route {
     pub policies: Vec<String>,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
+    /// `aud` of the assertion that requests carry to the upstream; without it they carry none.
+    pub assertion_audience: Option<String>,
     /// `login` and `forward_identity`, from a PostgreSQL listener.
     pub postgres: Option<PostgresRoute>,
     /// Upstream connections are shared by sessions, or each belongs to one.

@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::{
-    Login, LoginUser, PostgresCredential, PostgresRoute, Protocol,
+    Listener, Login, LoginUser, PostgresRoute, Protocol, RequestIdentity,
     draft::Draft,
     files::Content,
     raw::{RawLogin, RawRoute},
@@ -12,20 +12,20 @@ use super::{
 /// Longest name of a PostgreSQL user, in bytes.
 const LONGEST_USER: usize = 63;
 
-/// The settings of a route that starts at a listener of this protocol.
+/// The settings of a route that starts at this listener, if that is known.
 pub(super) fn route(
     draft: &mut Draft<'_>,
     raw: &RawRoute,
-    protocol: Option<Protocol>,
+    listener: Option<&Listener>,
 ) -> Option<PostgresRoute> {
-    let Some(Protocol::Postgres(credential)) = protocol else {
-        if protocol.is_some() {
-            refuse(draft, "login", raw.login.as_ref());
-            refuse(draft, "forward_identity", raw.forward_identity.as_ref());
-        }
+    let listener = listener?;
+    if listener.protocol != Protocol::Postgres {
+        refuse(draft, "login", raw.login.as_ref());
+        refuse(draft, "forward_identity", raw.forward_identity.as_ref());
         return None;
-    };
-    if raw.login.is_none() && credential == PostgresCredential::Token {
+    }
+    let by_certificate = matches!(listener.identity, RequestIdentity::Certificate(_));
+    if raw.login.is_none() && !by_certificate {
         draft.report(
             &raw.listener,
             "the route has no `login`: a client that gives a token as its password has none for \

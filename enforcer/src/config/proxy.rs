@@ -24,7 +24,7 @@ pub(super) fn networks(draft: &mut Draft<'_>, raw: Option<&RawProxies>) -> Vec<I
     networks.filter_map(|text| network(draft, text)).collect()
 }
 
-fn network(draft: &mut Draft<'_>, value: &Spanned<String>) -> Option<IpNet> {
+pub(super) fn network(draft: &mut Draft<'_>, value: &Spanned<String>) -> Option<IpNet> {
     let text = value.get_ref();
     let parsed = text.parse::<IpNet>().ok();
     let Some(network) = parsed.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)) else {

@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
     pub(super) listeners: Named<RawListener>,
     #[serde(default)]
     pub(super) identity: RawIdentity,
+    pub(super) assertion: Option<RawAssertion>,
     #[serde(default)]
     pub(super) policies: Named<RawPolicy>,
     #[serde(default)]
@@ -46,7 +47,7 @@ pub(super) struct RawDaemon {
 pub(super) struct RawListener {
     pub(super) address: Spanned<String>,
     pub(super) protocol: Option<Spanned<String>>,
-    pub(super) credential: Option<Spanned<String>>,
+    pub(super) identity: Option<Spanned<String>>,
     pub(super) principal: Option<Spanned<String>>,
     pub(super) proxy_protocol: Option<RawProxies>,
     pub(super) tls: RawServerTls,
@@ -64,6 +65,9 @@ pub(super) struct RawServerTls {
     pub(super) certificate: Spanned<PathBuf>,
     pub(super) private_key: Spanned<PathBuf>,
     pub(super) client_ca: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) client_crl: Vec<Spanned<PathBuf>>,
+    pub(super) client_certificate: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,7 +86,30 @@ pub(super) struct RawJwtIssuer {
     pub(super) public_key_file: Option<Spanned<PathBuf>>,
     pub(super) secret_file: Option<Spanned<PathBuf>>,
     pub(super) algorithms: Spanned<Vec<Spanned<String>>>,
+    pub(super) certificate_bound: Option<bool>,
     pub(super) leeway: Option<Spanned<RawDuration>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOutbound {
+    pub(super) ca: Option<Spanned<PathBuf>>,
+    pub(super) certificate: Option<Spanned<PathBuf>>,
+    pub(super) private_key: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    pub(super) allow_networks: Vec<Spanned<String>>,
+    pub(super) connect_timeout: Option<Spanned<RawDuration>>,
+    pub(super) timeout: Option<Spanned<RawDuration>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAssertion {
+    pub(super) issuer: Spanned<String>,
+    pub(super) private_key: Spanned<PathBuf>,
+    #[serde(default)]
+    pub(super) former_keys: Vec<Spanned<PathBuf>>,
+    pub(super) ttl: Option<Spanned<RawDuration>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +133,7 @@ pub(super) struct RawRoute {
     pub(super) upstream_tls: Option<Spanned<RawUpstreamTls>>,
     pub(super) policy: Spanned<String>,
     pub(super) forward_token: Option<Spanned<bool>>,
+    pub(super) assertion_audience: Option<Spanned<String>>,
     pub(super) login: Option<Spanned<RawLogin>>,
     pub(super) forward_identity: Option<Spanned<bool>>,
     pub(super) upstream_pool: Option<Spanned<String>>,

@@ -48,7 +48,7 @@ pub(super) fn convert(
     for raw in raw {
         let listener = listeners.get(raw.get_ref().listener.get_ref());
         let protocol = listener.map(|listener| listener.protocol);
-        let Some(route) = convert_route(draft, raw.get_ref(), protocol, &known, &names.policies)
+        let Some(route) = convert_route(draft, raw.get_ref(), listener, &known, &names.policies)
         else {
             continue;
         };
@@ -95,15 +95,15 @@ fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], nam
 fn convert_route(
     draft: &mut Draft<'_>,
     raw: &RawRoute,
-    protocol: Option<Protocol>,
+    from: Option<&Listener>,
     listeners: &BTreeSet<&str>,
     policies: &BTreeSet<&str>,
 ) -> Option<Route> {
-    let carried = protocol.map(Protocol::carries);
+    let carried = from.map(|listener| listener.protocol.carries());
     if let Some(other) = carried.filter(|carried| *carried != Carried::Http) {
         report_http_settings(draft, raw, other);
     }
-    let postgres = postgres::route(draft, raw, protocol);
+    let postgres = postgres::route(draft, raw, from);
     let listener = draft.reference("listener", &raw.listener, listeners);
     let policy = draft.reference("policy", &raw.policy, policies);
     let host = raw.host.as_ref().map(|value| host(draft, value));
@@ -145,6 +145,10 @@ fn convert_route(
         upstream: upstream?,
         policies: vec![policy?],
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
+        assertion_audience: raw
+            .assertion_audience
+            .as_ref()
+            .map(|audience| audience.get_ref().clone()),
         postgres,
         upstream_pool: sharing,
         proxy_protocol,
@@ -168,6 +172,12 @@ fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute, carried: Carried)
     refuse(draft, carried, "host", raw.host.as_ref());
     refuse(draft, carried, "path", raw.path.as_ref());
     refuse(draft, carried, "forward_token", raw.forward_token.as_ref());
+    refuse(
+        draft,
+        carried,
+        "assertion_audience",
+        raw.assertion_audience.as_ref(),
+    );
     refuse(draft, carried, "upstream_pool", raw.upstream_pool.as_ref());
     refuse(
         draft,
@@ -296,22 +306,8 @@ fn convert_upstream_tls(draft: &mut Draft<'_>, raw: &Spanned<RawUpstreamTls>) ->
         server_name,
     } = raw.get_ref();
     let ca = ca.as_ref().map(|path| draft.file(path, Content::Roots));
-    let client_certificate = match (certificate, private_key) {
-        (Some(certificate), Some(private_key)) => {
-            let certificate = draft.file(certificate, Content::Certificates);
-            let content = Content::PrivateKeyOf(certificate.clone());
-            Some((certificate, draft.file(private_key, content)))
-        }
-        (None, None) => None,
-        (Some(_), None) | (None, Some(_)) => {
-            draft.report(
-                raw,
-                "`certificate` and `private_key` go together",
-                "write both, or neither",
-            );
-            None
-        }
-    };
+    let client_certificate =
+        draft.client_certificate(raw, certificate.as_ref(), private_key.as_ref());
     if let Some(name) = server_name
         && ServerName::try_from(name.get_ref().as_str()).is_err()
     {

@@ -4,10 +4,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use tokio::{net::TcpListener, time::sleep};
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::gateway::{Gateway, Service, Work, connection, stages::Accepted};
+use crate::config::RequestIdentity;
+use crate::gateway::{Gateway, Service, Work, connection, stages::Accepted, tls};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -23,8 +23,10 @@ pub(crate) struct Served {
 pub(crate) struct Front {
     /// Name of the listener.
     pub(crate) name: Arc<str>,
-    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) acceptor: tls::Acceptor,
     pub(crate) service: Service,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Arc<[IpNet]>,
 }

@@ -80,7 +80,7 @@ impl Binding {
         credential: &Credential,
         now: BootInstant,
     ) -> Result<bool, Refusal> {
-        let newer = credential.expires_at > state.view.token_expires_at;
+        let newer = credential.good_until() > state.view.token_expires_at;
         // At the limit the warden decides whether a newer token still came in time.
         if state.is_over(now) || (state.is_halted(now) && !newer) {
             return Err(Refusal::SessionEnded(state.reason()));
@@ -120,6 +120,8 @@ mod tests {
             authorized_party: None,
             authenticated_at: None,
             expires_at: WallInstant::from_unix_seconds(expires_at),
+            signing_key: None,
+            certificate: None,
         }
     }
 

@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWriteExt,
     sync::{Notify, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
@@ -32,10 +32,14 @@ use tracing::{debug, warn};
 use crate::{
     channel::ToWarden,
     clock::boot_now,
+    config::RequestIdentity,
     gateway::{
         Gateway, Service, Work,
         accept::Front,
+        client_certificate::ClientCertificate,
         http::{
+            grpc::Calls,
+            guarded::Guarded,
             head::MAX_HEADERS,
             http2::{self, Patience},
             inspect::{Inspected, Inspection},
@@ -59,9 +63,12 @@ pub(crate) struct ConnectionContext {
     pub(crate) gateway: Arc<Gateway>,
     /// Name of the listener.
     pub(crate) listener: Arc<str>,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     pub(crate) client: Client,
     pub(crate) inspection: Arc<Inspection>,
     pub(crate) patience: Patience,
+    pub(crate) calls: Calls,
     leaving: Notify,
     closed: watch::Sender<bool>,
     /// The gateway does not exit while there is work.
@@ -110,7 +117,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         shaken = shake_hands(&front, &mut accepted) => shaken,
         () = sleep(limit) => return,
     };
-    let shaken = match shaken {
+    let (opening, certificate) = match shaken {
         Ok(Some(shaken)) => shaken,
         Ok(None) => return,
         Err(rejection) => {
@@ -120,32 +127,38 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
     let context = Arc::new(ConnectionContext {
         gateway,
         listener: front.name,
-        client: Client::new(accepted),
+        identity: front.identity,
+        client: Client::new(accepted, certificate),
         inspection: Arc::default(),
         patience: Patience::default(),
+        calls: Calls::default(),
         leaving: Notify::new(),
         closed: watch::Sender::new(false),
         _work: work,
     });
-    match shaken {
-        Shaken::Http(stream) => serve_http(&context, *stream).await,
-        Shaken::Tcp(service, stream) => tcp::serve(&context, service, *stream).await,
-        Shaken::Postgres(service) => postgres::serve(&context, service, &front.acceptor).await,
+    match opening {
+        Opening::Http(stream) => serve_http(&context, *stream).await,
+        Opening::Tcp(service, stream) => tcp::serve(&context, service, *stream).await,
+        Opening::Postgres(service, opening) => {
+            postgres::serve(&context, service, opening).await;
+        }
     }
     context.closed.send_replace(true);
 }
 
 /// A connection on which a listener's service can begin.
-enum Shaken {
+enum Opening {
     Http(Box<TlsStream<Socket>>),
     Tcp(TcpService, Box<TlsStream<Socket>>),
-    /// TLS begins within the protocol.
-    Postgres(PostgresService),
+    Postgres(PostgresService, postgres::Opening),
 }
 
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
 /// client left without a word.
-async fn shake_hands(front: &Front, accepted: &mut Accepted) -> Result<Option<Shaken>, Rejection> {
+async fn shake_hands(
+    front: &Front,
+    accepted: &mut Accepted,
+) -> Result<Option<(Opening, Option<ClientCertificate>)>, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {
@@ -155,13 +168,24 @@ async fn shake_hands(front: &Front, accepted: &mut Accepted) -> Result<Option<Sh
         }
     }
     if let Service::Postgres(service) = front.service {
-        return Ok(Some(Shaken::Postgres(service)));
+        // TLS begins within the protocol.
+        let opening = postgres::open(&front.acceptor, accepted.socket()).await?;
+        let Some(opening) = opening else {
+            return Ok(None);
+        };
+        let tls = opening.tls().map(ClientCertificate::shown).transpose()?;
+        return Ok(Some((Opening::Postgres(service, opening), tls.flatten())));
     }
-    let stream = tls::accept(&front.acceptor, accepted.socket()).await?;
-    Ok(stream.map(Box::new).map(|stream| match front.service {
-        Service::Tcp(service) => Shaken::Tcp(service, stream),
-        _ => Shaken::Http(stream),
-    }))
+    let Some(stream) = tls::accept(&front.acceptor, accepted.socket()).await? else {
+        return Ok(None);
+    };
+    let certificate = ClientCertificate::shown(stream.get_ref().1)?;
+    let stream = Box::new(stream);
+    let opening = match front.service {
+        Service::Tcp(service) => Opening::Tcp(service, stream),
+        _ => Opening::Http(stream),
+    };
+    Ok(Some((opening, certificate)))
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.
@@ -172,6 +196,9 @@ async fn refuse(gateway: &Gateway, listener: &str, accepted: &Accepted, rejectio
     let socket = accepted.socket();
     let said = match rejection {
         Rejection::PlainHttp => tls::refuse_plain(socket, rejection).await,
+        Rejection::PlainPostgres | Rejection::Packet(_) => {
+            postgres::refuse_plain(socket, rejection).await
+        }
         // An alert, if there was a reason for one, has been sent.
         _ => socket.clone().shutdown().await,
     };
@@ -186,7 +213,8 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
         service_fn(move |request| service::answer(Arc::clone(&context), request))
     };
     if stream.get_ref().1.alpn_protocol() == Some(http2::ALPN) {
-        let served = http2::server().serve_connection(TokioIo::new(stream), service);
+        let io = TokioIo::new(Guarded::new(stream, Arc::clone(&context.inspection)));
+        let served = http2::server().serve_connection(io, service);
         drive(context, served, Connection::graceful_shutdown).await;
     } else {
         let io = TokioIo::new(Inspected::new(stream, Arc::clone(&context.inspection)));
@@ -235,9 +263,12 @@ where
         Ok(()) if context.inspection.is_raw() => {}
         Ok(()) => socket.linger().await,
         Err(error) => {
-            if let Some(rejection) = http2::violation(&error) {
+            let flooded = context.inspection.is_flooded().then_some(Rejection::Flood);
+            if let Some(rejection) = flooded.or_else(|| http2::violation(&error)) {
                 context.report(&rejection, None);
-                socket.linger().await;
+                if socket.clone().shutdown().await.is_ok() {
+                    socket.linger().await;
+                }
             }
             debug!(client = %context.client.peer(), %error, "a connection broke off");
         }
@@ -252,7 +283,10 @@ async fn finish(
 ) {
     let farewell = async {
         match session {
-            Some(session) => session.farewell().await,
+            Some(session) => {
+                session.farewell().await;
+                end_calls(context, session).await;
+            }
             None => std::future::pending().await,
         }
     };
@@ -261,6 +295,15 @@ async fn finish(
         () = context.leaving.notified() => {}
         Ok(_) = orders.wait_for(|orders| orders.drain) => {}
     }
+}
+
+/// Waits until the connection has been given the ends of its gRPC calls; for half of what is left, as
+/// a client may not take them.
+async fn end_calls(context: &ConnectionContext, session: &SessionHandle) {
+    let left = session.state().left(boot_now());
+    let _ = timeout(left / 2, context.calls.ended()).await;
+    // The connection is driven once more before it hears of more.
+    tokio::task::yield_now().await;
 }
 
 async fn ended(session: Option<&SessionHandle>) -> Ended {

@@ -210,6 +210,15 @@ impl Link {
         }
     }
 
+    /// Says something that must not be lost for want of room, as soon as there is a link. Only a
+    /// broken one swallows it.
+    pub(crate) async fn deliver(&self, message: ToWarden) {
+        let mut orders = self.orders();
+        if orders.wait_for(|orders| orders.linked).await.is_ok() {
+            let _ = self.outbound.send(message).await;
+        }
+    }
+
     async fn ask(&self, message: impl FnOnce(Request) -> ToWarden) -> Answer {
         let request = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();

@@ -21,16 +21,21 @@
 //! by itself that a session lives on.
 
 mod accept;
+mod assertion;
 mod binding;
+mod client_certificate;
 mod connection;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gate;
 mod http;
 mod link;
+#[cfg_attr(not(test), expect(dead_code, reason = "its first users follow"))]
+mod outbound;
 mod postgres;
 mod proxy;
 mod rejection;
+mod revoked;
 mod seal;
 mod seccomp;
 mod sessions;
@@ -58,6 +63,7 @@ use tracing::info;
 
 use self::{
     accept::{Front, Served},
+    assertion::Assertions,
     http::route::RouteTable,
     link::Link,
     postgres::{CancelKeys, PostgresService},
@@ -76,6 +82,7 @@ const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 struct Gateway {
     link: Arc<Link>,
     authenticator: Authenticator,
+    assertions: Option<Assertions>,
     routes: RouteTable,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
@@ -89,6 +96,8 @@ struct Gateway {
 struct Target {
     policies: Vec<String>,
     forward_token: bool,
+    /// `aud` of the assertion that requests carry.
+    assertion_audience: Option<Arc<str>>,
     upstream: Upstream,
     /// From a PostgreSQL listener.
     login: Option<postgres::Login>,
@@ -154,6 +163,7 @@ impl Server {
                     name: listener.name.into(),
                     acceptor: listener.acceptor,
                     service: listener.service,
+                    identity: listener.identity,
                     proxies: listener.proxies.into(),
                 },
             });
@@ -162,6 +172,7 @@ impl Server {
         let gateway = Arc::new(Gateway {
             link: Arc::clone(&link),
             authenticator: started.authenticator,
+            assertions: started.assertions,
             routes: started.routes,
             targets: started.targets,
             cancel_keys: CancelKeys::default(),
@@ -173,6 +184,7 @@ impl Server {
             tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
         }
         tokio::spawn(sweep_pools(gateway));
+        tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
         tokio::spawn(driver.run(channel));
         Ok(Self { link, finished })
     }

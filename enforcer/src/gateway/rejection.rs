@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    authn::{CertificateError, TokenError},
+    authn::{CertificateError, ConfirmationError, TokenError},
     channel::{Refusal, RefusedRequest},
     gateway::{
         http::{head::HeadFault, path::PathError, route::AmbiguousPath},
@@ -26,6 +26,8 @@ pub(crate) enum Rejection {
     PlainHttp,
     #[error("HTTP/2: {0}")]
     Http2(String),
+    #[error("too many control frames of HTTP/2")]
+    Flood,
     #[error("too many requests were given up")]
     GivenUp,
     #[error("the PROXY protocol header: {0}")]
@@ -52,6 +54,8 @@ pub(crate) enum Rejection {
     Token(#[from] TokenError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("{0}")]
+    Confirmation(ConfirmationError, Principal),
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error("this listener speaks TLS only")]
@@ -126,6 +130,7 @@ impl Rejection {
             Self::ProxyHeader(_) => verdict(S::BAD_REQUEST, "invalid_proxy_header", Client),
             Self::PlainHttp => verdict(S::BAD_REQUEST, "plain_http", Client),
             Self::Http2(_) => verdict(S::BAD_REQUEST, "http2_violation", Client),
+            Self::Flood => verdict(S::TOO_MANY_REQUESTS, "http2_flood", Client),
             Self::GivenUp => verdict(S::TOO_MANY_REQUESTS, "too_many_given_up", Client),
             Self::Head(HeadFault::TooLarge | HeadFault::TooManyHeaders) => verdict(
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -147,6 +152,7 @@ impl Rejection {
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
             Self::Token(error) => verdict(S::UNAUTHORIZED, error.code(), Client),
+            Self::Confirmation(error, _) => verdict(S::UNAUTHORIZED, error.code(), Client),
             Self::Certificate(error) => verdict(S::FORBIDDEN, error.code(), Client),
             Self::Refused(Refusal::SessionEnded(_)) => {
                 verdict(S::UNAUTHORIZED, "session_ended", Client)
@@ -264,7 +270,11 @@ impl Rejection {
             client,
             listener: listener.to_owned(),
             cookie,
-            principal,
+            principal: principal.or_else(|| match self {
+                // Whose token it is that somebody else has.
+                Self::Confirmation(_, principal) => Some(principal.clone()),
+                _ => None,
+            }),
         }
     }
 

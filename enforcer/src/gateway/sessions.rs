@@ -94,6 +94,12 @@ impl SessionState {
         self.phase != Phase::Alive || left <= self.view.warn_before
     }
 
+    /// How long it will go on, as far as is known.
+    pub(crate) fn left(&self, now: BootInstant) -> Duration {
+        let limit = self.limit().unwrap_or(self.view.deadline);
+        limit.saturating_duration_since(now)
+    }
+
     /// The instant from which it is over, as far as is known.
     fn limit(&self) -> Option<BootInstant> {
         if !self.view.enforced {

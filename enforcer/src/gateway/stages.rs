@@ -19,13 +19,15 @@ use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    authn::{Authenticator, Identified, certificate},
+    authn::{Authenticator, Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
     clock::{WallInstant, boot_now},
-    config::CertificateName,
+    config::{CertificateName, RequestIdentity},
     gateway::{
-        binding::Binding, link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
+        binding::Binding, client_certificate::ClientCertificate, link::Link, rejection::Rejection,
+        sessions::SessionHandle, socket::Socket,
     },
+    policy::Claims,
     session::{Credential, Principal, SessionId},
 };
 
@@ -86,6 +88,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 #[derive(Debug)]
 pub(crate) struct Client {
     accepted: Accepted,
+    certificate: Option<ClientCertificate>,
     binding: Mutex<Option<Binding>>,
     bound: watch::Sender<Option<SessionHandle>>,
     /// Held by the request that asks for the connection's session.
@@ -93,9 +96,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(accepted: Accepted) -> Self {
+    pub(crate) fn new(accepted: Accepted, certificate: Option<ClientCertificate>) -> Self {
         Self {
             accepted,
+            certificate,
             binding: Mutex::new(None),
             bound: watch::Sender::new(None),
             opening: tokio::sync::Mutex::default(),
@@ -122,6 +126,11 @@ impl Client {
 
     pub(crate) fn socket(&self) -> &Socket {
         &self.accepted.socket
+    }
+
+    /// The handshake has verified a certificate of the client's.
+    pub(crate) fn shows_certificate(&self) -> bool {
+        self.certificate.is_some()
     }
 
     /// The session, as soon as there is one.
@@ -174,7 +183,7 @@ pub(crate) struct Authenticated {
 
 impl Authenticated {
     /// By the bearer token of the request (RFC 6750, section 2.1).
-    pub(crate) fn by_token(
+    fn by_token(
         authenticator: &Authenticator,
         headers: &HeaderMap,
         now: WallInstant,
@@ -193,14 +202,36 @@ impl Authenticated {
         Ok(Self { identified })
     }
 
-    /// By a token that came by itself.
+    /// By what the listener takes for identity: the request's token, or the client's certificate.
+    pub(crate) fn by_request(
+        authenticator: &Authenticator,
+        client: &Client,
+        identity: RequestIdentity,
+        headers: &HeaderMap,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        match identity {
+            RequestIdentity::Certificate(name) => Self::by_certificate(client, name, now),
+            RequestIdentity::TokenOrCertificate(name)
+                if client.certificate.is_some() && !headers.contains_key(header::AUTHORIZATION) =>
+            {
+                Self::by_certificate(client, name, now)
+            }
+            RequestIdentity::Token | RequestIdentity::TokenOrCertificate(_) => {
+                Self::by_token(authenticator, headers, now)?.held_to(authenticator, client, now)
+            }
+        }
+    }
+
+    /// By a token that comes by itself.
     pub(crate) fn by_bare_token(
         authenticator: &Authenticator,
+        client: &Client,
         token: &str,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
         let identified = authenticator.validate(token, now)?;
-        Ok(Self { identified })
+        Self { identified }.held_to(authenticator, client, now)
     }
 
     /// By the key that a connection was given to cancel its queries with: whoever has it speaks for
@@ -210,23 +241,47 @@ impl Authenticated {
         let credential = Credential {
             // The session may have been renewed elsewhere since.
             expires_at: session.view.token_expires_at,
-            ..Credential::clone(&connection.credential)
+            ..(*connection.identified.credential).clone()
         };
-        Self {
-            identified: Identified::without_claims(credential),
-        }
+        let identified = Identified {
+            credential: credential.into(),
+            ..connection.identified.clone()
+        };
+        Self { identified }
     }
 
     /// By the client's certificate, which the handshake has verified.
     pub(crate) fn by_certificate(
-        certificate: &[u8],
-        subject: CertificateName,
+        client: &Client,
+        name: CertificateName,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
-        let credential = certificate::credential(certificate, subject, now)?;
-        Ok(Self {
-            identified: Identified::without_claims(credential),
-        })
+        let certificate = client.certificate.as_ref();
+        let certificate =
+            certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
+        let identified = certificate.identify(name, now)?;
+        Ok(Self { identified })
+    }
+
+    /// A token is good only with the certificate that it is bound to, and no longer than that.
+    fn held_to(
+        self,
+        authenticator: &Authenticator,
+        client: &Client,
+        now: WallInstant,
+    ) -> Result<Self, Rejection> {
+        let certificate = client.certificate.as_ref();
+        confirm(
+            &self.identified.claims,
+            certificate.map(ClientCertificate::thumbprint),
+            authenticator.binds_certificates(&self.principal().issuer),
+        )
+        .map_err(|error| Rejection::Confirmation(error, self.principal().clone()))?;
+        let identified = match certificate {
+            Some(certificate) => certificate.beside(self.identified, now)?,
+            None => self.identified,
+        };
+        Ok(Self { identified })
     }
 
     pub(crate) fn principal(&self) -> &Principal {
@@ -239,7 +294,7 @@ impl Authenticated {
 #[derive(Clone, Debug)]
 pub(crate) struct Bound {
     session: SessionHandle,
-    credential: Arc<Credential>,
+    identified: Identified,
     client: SocketAddr,
     local: SocketAddr,
 }
@@ -252,14 +307,15 @@ impl Bound {
         authenticated: Authenticated,
         policies: &[String],
     ) -> Result<Self, Rejection> {
-        let credential = authenticated.identified.credential;
+        let identified = authenticated.identified;
+        let credential = &identified.credential;
         let session = match client.unbound().await {
-            Ok(_opening) => open(link, client, &credential, policies).await?,
-            Err(binding) => join(link, client, *binding, &credential, policies).await?,
+            Ok(_opening) => open(link, client, credential, policies).await?,
+            Err(binding) => join(link, client, *binding, credential, policies).await?,
         };
         Ok(Self {
             session,
-            credential,
+            identified,
             client: client.peer(),
             local: client.local(),
         })
@@ -272,20 +328,21 @@ impl Bound {
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
-        let credential = authenticated.identified.credential;
+        let identified = authenticated.identified;
+        let credential = &identified.credential;
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
             Err(binding) => {
                 let state = binding.session().state();
-                binding.admit(&state, &credential, boot_now())?;
+                binding.admit(&state, credential, boot_now())?;
                 None
             }
         };
-        let (session, usage) = link.find(client, &credential, kinship).await?;
-        client.bind(&session, &credential);
+        let (session, usage) = link.find(client, credential, kinship).await?;
+        client.bind(&session, credential);
         let bound = Self {
             session,
-            credential,
+            identified,
             client: client.peer(),
             local: client.local(),
         };
@@ -311,7 +368,12 @@ impl Bound {
     }
 
     pub(crate) fn principal(&self) -> &Principal {
-        &self.credential.principal
+        &self.identified.credential.principal
+    }
+
+    /// What the issuer says of the principal, in the credential of this request.
+    pub(crate) fn claims(&self) -> &Arc<Claims> {
+        &self.identified.claims
     }
 }
 

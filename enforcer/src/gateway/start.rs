@@ -10,16 +10,17 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    authn::{Authenticator, KeyError},
+    authn::{Authenticator, KeyError, signing::SigningKeyFault},
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener, Protocol},
+    config::{Config, ConfigError, Listener, Protocol, RequestIdentity},
     gateway::{
         Service, Target,
+        assertion::Assertions,
         http::{http2, path::PathError, route::RouteTable},
         postgres::{self, Login, PostgresService},
+        revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
         upstream::{
@@ -27,6 +28,7 @@ use crate::{
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
+    session::CertificateId,
 };
 
 /// Why the gateway cannot start.
@@ -50,6 +52,10 @@ pub(crate) enum StartError {
     NoRoute(String),
     #[error("identity")]
     Identity(#[from] KeyError),
+    #[error("client certificates")]
+    Revocation(#[from] RevocationListError),
+    #[error("assertion")]
+    Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
     #[error("the password of the route from `{0}`")]
@@ -67,6 +73,9 @@ pub(crate) struct Started {
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
     pub(crate) authenticator: Authenticator,
+    pub(crate) assertions: Option<Assertions>,
+    /// What clients' authorities have revoked.
+    pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
     pub(crate) targets: Vec<Target>,
 }
@@ -75,8 +84,10 @@ pub(crate) struct Started {
 pub(crate) struct StartedListener {
     pub(crate) name: String,
     pub(crate) socket: OwnedFd,
-    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) acceptor: tls::Acceptor,
     pub(crate) service: Service,
+    /// How requests say whose they are.
+    pub(crate) identity: RequestIdentity,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Vec<IpNet>,
 }
@@ -120,6 +131,7 @@ pub(crate) fn load(
         targets.push(Target {
             policies: route.policies.clone(),
             forward_token: route.forward_token,
+            assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
             login: (route.postgres.as_ref())
@@ -133,6 +145,12 @@ pub(crate) fn load(
         handover,
         listeners,
         authenticator: Authenticator::load(&config.identity)?,
+        assertions: config
+            .assertion
+            .as_ref()
+            .map(Assertions::load)
+            .transpose()?,
+        revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
         targets,
         user: config.daemon.user,
@@ -148,6 +166,7 @@ fn load_listener(
     let Some(Listener {
         tls,
         protocol,
+        identity,
         proxies,
         ..
     }) = config.listeners.get(&name)
@@ -166,9 +185,9 @@ fn load_listener(
             let route = only_route()?;
             (Service::Tcp(TcpService { subject, route }), &[])
         }
-        Protocol::Postgres(credential) => {
+        Protocol::Postgres => {
             let route = only_route()?;
-            let service = PostgresService { credential, route };
+            let service = PostgresService { route };
             (Service::Postgres(service), &[postgres::ALPN])
         }
     };
@@ -179,6 +198,7 @@ fn load_listener(
         socket,
         acceptor,
         service,
+        identity: *identity,
         proxies: proxies.clone(),
     })
 }

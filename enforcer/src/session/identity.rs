@@ -132,13 +132,18 @@ impl SessionKey {
     }
 
     fn digest(kind: &[u8], parts: &[&[u8]]) -> Self {
-        let mut hasher = Sha256::new();
-        for part in std::iter::once(&kind).chain(parts) {
-            hasher.update((part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
-        Self(hasher.finalize().into())
+        Self(digest(kind, parts))
     }
+}
+
+/// A digest of parts that no other split of the same bytes has.
+fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in std::iter::once(&kind).chain(parts) {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
 }
 
 impl fmt::Debug for SessionKey {
@@ -148,6 +153,71 @@ impl fmt::Debug for SessionKey {
         }
         Ok(())
     }
+}
+
+/// Which key signed a credential: the key's thumbprint (RFC 7638), with SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyThumbprint([u8; 32]);
+
+impl KeyThumbprint {
+    /// A thumbprint of these bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyThumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0[..8] {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Which certificate: a digest of its issuer's name and its serial number, which an authority
+/// gives once (RFC 5280, section 4.1.2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CertificateId([u8; 32]);
+
+impl CertificateId {
+    /// The id of the certificate with this serial number, both parts in DER.
+    pub fn new(issuer: &[u8], serial: &[u8]) -> Self {
+        Self(digest(b"certificate id", &[issuer, serial]))
+    }
+
+    /// An id as the store keeps it.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The id as the store keeps it.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CertificateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0[..8] {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The certificate that a credential was shown with, or is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownCertificate {
+    /// Which.
+    pub id: CertificateId,
+    /// Its `notAfter`.
+    pub expires_at: WallInstant,
 }
 
 /// What authentication found out: everything that a session may be opened or renewed from.
@@ -166,6 +236,18 @@ pub struct Credential {
     pub authenticated_at: Option<WallInstant>,
     /// `exp` or `notAfter`, a deadline.
     pub expires_at: WallInstant,
+    /// The key that signed it, if its issuer can withdraw that.
+    pub signing_key: Option<KeyThumbprint>,
+    /// The client's certificate on the connection, if it showed one.
+    pub certificate: Option<ShownCertificate>,
+}
+
+impl Credential {
+    /// Until when it is good for a session: no longer than the certificate beside it.
+    pub fn good_until(&self) -> WallInstant {
+        let certificate = self.certificate.map(|certificate| certificate.expires_at);
+        certificate.map_or(self.expires_at, |at| at.min(self.expires_at))
+    }
 }
 
 /// Why a session ended.
@@ -182,6 +264,14 @@ pub enum EndReason {
     Revoked,
     /// The user logged out.
     Logout,
+    /// Its client's certificate was revoked.
+    CertificateRevoked,
+    /// Its issuer has withdrawn the key that signed its token.
+    KeyWithdrawn,
+    /// Its issuer says that its token is not active any more.
+    TokenInactive,
+    /// Its issuer could not be asked about its token for too long.
+    TokenUnconfirmed,
     /// The maps knew it and the store did not.
     Unknown,
 }
@@ -195,6 +285,10 @@ impl EndReason {
             Self::Token => "token",
             Self::Revoked => "revoked",
             Self::Logout => "logout",
+            Self::CertificateRevoked => "certificate_revoked",
+            Self::KeyWithdrawn => "key_withdrawn",
+            Self::TokenInactive => "token_inactive",
+            Self::TokenUnconfirmed => "token_unconfirmed",
             Self::Unknown => "unknown",
         }
     }

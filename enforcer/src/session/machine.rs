@@ -18,7 +18,9 @@ use crate::{
     policy::{ActivityKind, Limits},
 };
 
-use super::{Credential, EndReason, Principal, SessionId, SessionKey};
+use super::{
+    CertificateId, Credential, EndReason, KeyThumbprint, Principal, SessionId, SessionKey,
+};
 
 /// More than the time between the readings of two clocks, even if the process is preempted there.
 const CLOCK_READING_GAP: Duration = Duration::from_millis(10);
@@ -79,6 +81,15 @@ pub struct KeyUse {
     pub until: WallInstant,
 }
 
+/// The key behind the latest of a session's credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    /// The key that signed it.
+    pub key: KeyThumbprint,
+    /// When the credential was accepted here.
+    pub accepted_at: BootInstant,
+}
+
 /// A live session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -94,8 +105,13 @@ pub struct Session {
     pub keys: Vec<KeyUse>,
     /// When it started.
     pub started_at: WallInstant,
-    /// Latest `exp` of its credentials.
+    /// Latest end of its credentials: of each the earlier of its `exp` and the `notAfter` of the
+    /// certificate that it was shown with.
     pub token_expires_at: WallInstant,
+    /// The key that signed the credential with that `exp`, if its issuer can withdraw it.
+    pub voucher: Option<Voucher>,
+    /// The client's certificate beside that credential.
+    pub certificate: Option<CertificateId>,
     /// The strictest of the policies' limits.
     pub limits: Limits,
     /// The policies that apply.
@@ -117,7 +133,7 @@ impl Session {
         now: Now,
     ) -> Result<Self, Refused> {
         let session = Self::resume(id, credential, policies, limits, now);
-        if credential.expires_at <= now.wall {
+        if credential.good_until() <= now.wall {
             return Err(Refused::Expired);
         }
         if session.deadline.at <= now.boot {
@@ -148,10 +164,12 @@ impl Session {
                 until: credential.expires_at,
             }],
             started_at,
-            token_expires_at: credential.expires_at,
+            token_expires_at: credential.good_until(),
+            voucher: voucher(credential, now),
+            certificate: credential.certificate.map(|shown| shown.id),
             limits: limits.clone(),
             policies: policies.to_vec(),
-            deadline: deadline(credential.expires_at, latest_end, now),
+            deadline: deadline(credential.good_until(), latest_end, now),
             latest_end,
             last_activity: now.boot,
             phase: Phase::Alive,
@@ -297,7 +315,7 @@ impl Session {
         if !self.accepts(credential) {
             return Err(Refused::Stranger);
         }
-        if credential.expires_at <= now.wall {
+        if credential.good_until() <= now.wall {
             return Err(Refused::Expired);
         }
         match self
@@ -311,8 +329,11 @@ impl Session {
                 until: credential.expires_at,
             }),
         }
-        if credential.expires_at > self.token_expires_at {
-            self.token_expires_at = credential.expires_at;
+        let good_until = credential.good_until();
+        if good_until > self.token_expires_at {
+            self.token_expires_at = good_until;
+            self.certificate = credential.certificate.map(|shown| shown.id);
+            self.voucher = voucher(credential, now);
             self.deadline = deadline(self.token_expires_at, self.latest_end, now);
         }
         Ok(())
@@ -326,6 +347,13 @@ impl Session {
                 && !credential.names_session
                 && self.principal == credential.principal
                 && self.authorized_party == credential.authorized_party
+    }
+
+    /// Whether the session still stands when `keys` are all that its issuer had at `as_of`. Of a
+    /// credential that was accepted later they say nothing.
+    pub fn stands_by(&self, keys: &[KeyThumbprint], as_of: BootInstant) -> bool {
+        self.voucher
+            .is_none_or(|voucher| voucher.accepted_at > as_of || keys.contains(&voucher.key))
     }
 
     /// The wall clock was set: limits that come from it move, but only to an earlier instant.
@@ -352,6 +380,13 @@ impl Session {
             _ => lead,
         }
     }
+}
+
+fn voucher(credential: &Credential, now: Now) -> Option<Voucher> {
+    credential.signing_key.map(|key| Voucher {
+        key,
+        accepted_at: now.boot,
+    })
 }
 
 /// The earlier of the end of the token and the latest end of the session.

@@ -3,5 +3,8 @@
 mod identity;
 mod machine;
 
-pub use identity::{Credential, EndReason, Principal, SessionId, SessionKey};
-pub use machine::{KeyUse, Limit, Phase, Refused, Session, Step};
+pub use identity::{
+    CertificateId, Credential, EndReason, KeyThumbprint, Principal, SessionId, SessionKey,
+    ShownCertificate,
+};
+pub use machine::{KeyUse, Limit, Phase, Refused, Session, Step, Voucher};

@@ -322,6 +322,8 @@ impl Core {
             boot_deadline: session.deadline().at,
             boot_id: self.boot_id.clone(),
             token_expires_at: session.token_expires_at,
+            signing_key: session.voucher.map(|voucher| voucher.key),
+            certificate: session.certificate,
             policies: session.policies.clone(),
             idle_timeout: session.limits.idle_timeout,
             last_activity: now.wall_at(session.last_activity()),

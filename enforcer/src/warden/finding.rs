@@ -69,5 +69,5 @@ impl Core {
 }
 
 fn succeeds(credential: &Credential, live: &Live) -> bool {
-    credential.expires_at > live.session.token_expires_at && live.session.accepts(credential)
+    credential.good_until() > live.session.token_expires_at && live.session.accepts(credential)
 }

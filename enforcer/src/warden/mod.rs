@@ -4,8 +4,8 @@
 //!  alarm, wall clock, ring buffer, gateways, admin API, signals
 //!        |  one loop on one thread (`run`)
 //!        v
-//!  core: requests, finding, observed, ending, recovery   --> maps, SOCK_DESTROY
-//!        |                                      --> gateways' outboxes
+//!  core: requests, finding, withdrawing, observed, ending, recovery --> maps, SOCK_DESTROY
+//!        |                                                        --> gateways' outboxes
 //!        +--> audit and store, each a thread of its own, never waited for
 //! ```
 
@@ -26,5 +26,6 @@ mod run;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod withdrawing;
 
 pub use run::run;

@@ -18,7 +18,7 @@ use crate::{
     channel::BoundRole,
     clock::{BootInstant, Now},
     policy::{Limits, Mode},
-    session::{Credential, EndReason, Session, SessionId},
+    session::{Credential, EndReason, Session, SessionId, ShownCertificate},
 };
 
 /// What was found.
@@ -111,6 +111,11 @@ impl Core {
             authorized_party: stored.authorized_party.clone(),
             authenticated_at: Some(stored.started_at),
             expires_at: stored.token_expires_at,
+            signing_key: stored.signing_key,
+            certificate: stored.certificate.map(|id| ShownCertificate {
+                id,
+                expires_at: stored.token_expires_at,
+            }),
         };
         let mut session = Session::resume(stored.id, &credential, &stored.policies, &limits, now);
         session.keys.clone_from(&stored.keys);

@@ -65,9 +65,14 @@ impl Core {
                     .map(|()| Answer::Bound),
             ),
             ToWarden::Touch { session, at } => return self.touch(session, at, now),
-            ToWarden::End { session } => {
-                self.end(session, EndReason::Logout, now);
-                return;
+            ToWarden::End { session, cause } => return self.end(session, cause.into(), now),
+            ToWarden::IssuerKeys {
+                issuer,
+                keys,
+                as_of,
+            } => return self.on_issuer_keys(&issuer, &keys, as_of, now),
+            ToWarden::RevokedCertificates { certificates } => {
+                return self.on_revoked_certificates(&certificates, now);
             }
             ToWarden::RefusedRequest(refused) => return self.record_refused(refused, now),
             // Answers that the supervisor waits for, not the core.

@@ -26,7 +26,10 @@ use crate::{
         reset::Resetter,
     },
     policy::{ActivityKind, Limits, Mode, Policy},
-    session::{Credential, EndReason, KeyUse, Principal, SessionId, SessionKey},
+    session::{
+        CertificateId, Credential, EndReason, KeyThumbprint, KeyUse, Principal, SessionId,
+        SessionKey, ShownCertificate,
+    },
 };
 
 const GATEWAY: GatewayId = GatewayId(1);
@@ -170,6 +173,8 @@ fn credential(subject: &str, expires_in: u64) -> Credential {
         expires_at: Now::read()
             .wall
             .saturating_add(Duration::from_secs(expires_in)),
+        signing_key: None,
+        certificate: None,
     }
 }
 
@@ -479,6 +484,8 @@ fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str
         boot_deadline: deadline,
         boot_id: boot_id.to_owned(),
         token_expires_at: until,
+        signing_key: None,
+        certificate: None,
         policies: vec!["normal".to_owned()],
         idle_timeout: Some(Duration::from_secs(60)),
         last_activity: started_at,
@@ -559,4 +566,61 @@ fn what_the_ring_buffer_lost_is_read_from_the_maps() {
     assert!(bench.core.book.get(view.id).unwrap().legs.is_empty());
     assert!(bench.connections.get(&7, 0).is_err(), "collected");
     assert!(bench.core.unbound.contains_key(&8), "found");
+}
+
+#[test]
+fn a_key_that_its_issuer_withdrew_ends_what_it_signed() {
+    let mut bench = Bench::new();
+    let [old, new] = [1, 2].map(|byte| KeyThumbprint::from_bytes([byte; 32]));
+    let signed = |subject: &str, by| Credential {
+        signing_key: by,
+        ..credential(subject, 30)
+    };
+    let mut open = |cookie, subject: &str, by| {
+        bench.connect(cookie, abi::Role::Client);
+        bench.open(cookie, &signed(subject, by)).unwrap().id
+    };
+    let fallen = open(7, "alice", Some(old));
+    let standing = open(8, "bob", Some(new));
+    let unsigned = open(9, "carol", None);
+    let mut withdraw = |issuer: &str, as_of| {
+        let message = ToWarden::IssuerKeys {
+            issuer: issuer.to_owned(),
+            keys: vec![new],
+            as_of,
+        };
+        bench.core.on_message(GATEWAY, message, Now::read());
+        [fallen, standing, unsigned].map(|id| bench.core.book.get(id).is_some())
+    };
+    let early = BootInstant::from_nanos(1);
+    assert_eq!(withdraw("iss", early), [true; 3]);
+    assert_eq!(withdraw("another", Now::read().boot), [true; 3]);
+    assert_eq!(withdraw("iss", Now::read().boot), [false, true, true]);
+    bench.connect(10, abi::Role::Client);
+    let again = bench.open(10, &signed("alice", Some(old)));
+    let reason = EndReason::KeyWithdrawn;
+    assert_eq!(again, Err(Refusal::SessionEnded(reason)));
+}
+
+#[test]
+fn a_revoked_certificate_ends_the_sessions_that_stand_on_it() {
+    let mut bench = Bench::new();
+    let ids = [1_u8, 2].map(|serial| CertificateId::new(b"authority", &[serial]));
+    let mut open = |cookie, subject: &str, id: Option<CertificateId>| {
+        bench.connect(cookie, abi::Role::Client);
+        let mut credential = credential(subject, 30);
+        credential.certificate = id.map(|id| ShownCertificate {
+            id,
+            expires_at: credential.expires_at,
+        });
+        bench.open(cookie, &credential).unwrap().id
+    };
+    let fallen = open(7, "alice", Some(ids[0]));
+    let standing = [open(8, "bob", Some(ids[1])), open(9, "carol", None)];
+    let message = ToWarden::RevokedCertificates {
+        certificates: vec![ids[0]],
+    };
+    bench.core.on_message(GATEWAY, message, Now::read());
+    assert!(bench.core.book.get(fallen).is_none());
+    assert!(standing.iter().all(|id| bench.core.book.get(*id).is_some()));
 }

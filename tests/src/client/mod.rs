@@ -6,6 +6,7 @@
 mod ending;
 mod flow;
 mod http1;
+pub mod http2;
 mod raw;
 mod talk;
 mod websocket;
@@ -67,6 +68,16 @@ impl Client {
             tls: Arc::new(tls),
             ..self.clone()
         })
+    }
+
+    /// The same client, which offers these protocols in TLS (ALPN).
+    pub fn speaking(&self, protocols: &[&[u8]]) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Self {
+            tls: Arc::new(tls),
+            ..self.clone()
+        }
     }
 
     /// The same client of another server.

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{Client, End, Ending, Tls};
-use crate::certificates::SERVER_NAME;
+use crate::{certificates::SERVER_NAME, wait::PATIENCE};
 
 /// A connection to write anything to.
 pub struct Raw<S> {
@@ -101,6 +101,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Raw<S> {
             };
             (String::from_utf8_lossy(&bytes).into_owned(), ending)
         })
+    }
+
+    /// The next bytes, exactly so many; or how the stream ended before.
+    pub fn read_exact(&self, length: usize) -> Result<Result<Vec<u8>, Ending>> {
+        let stream = Arc::clone(&self.stream);
+        self.client.run(async move {
+            let mut bytes = vec![0; length];
+            match timeout(PATIENCE, stream.lock().await.read_exact(&mut bytes)).await {
+                Ok(Ok(_)) => Ok(Ok(bytes)),
+                Ok(Err(error)) => Ok(Err(Ending::of(&error))),
+                Err(_) => anyhow::bail!("nothing came for {} s", PATIENCE.as_secs()),
+            }
+        })?
     }
 
     /// What comes, up to and with `marker`.

@@ -1,4 +1,7 @@
-"""A gRPC server on a free port of loopback; the port goes to the file that the argument names."""
+"""A gRPC server on a free port of loopback; the port goes to the file that the argument names.
+
+With a key and a certificate as further arguments it speaks TLS.
+"""
 
 import os
 import sys
@@ -34,7 +37,11 @@ HANDLERS = grpc.method_handlers_generic_handler(
 )
 
 server = grpc.server(futures.ThreadPoolExecutor(8), handlers=(HANDLERS,))
-port = server.add_insecure_port("127.0.0.1:0")
+if len(sys.argv) > 2:
+    pem = [open(name, "rb").read() for name in sys.argv[2:]]
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pem]))
+else:
+    port = server.add_insecure_port("127.0.0.1:0")
 server.start()
 with open(sys.argv[1] + ".new", "w") as file:
     file.write(str(port))

@@ -12,6 +12,7 @@
 //! | `/break-off` | promises 1,000,000 bytes, sends 1,000 and closes |
 
 mod log;
+pub mod manual;
 mod pages;
 pub mod stream;
 mod tap;

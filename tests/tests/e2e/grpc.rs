@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use enforcer_tests::{
     Scene,
-    config::Route,
+    config::{Route, UpstreamTls},
     daemon::Daemon,
     grpc::{Call, Server},
     wait,
@@ -37,6 +37,24 @@ fn calls_and_conversations_pass_with_their_trailers() {
     assert_eq!((&*talk.code, talk.messages, talk.bytes), ("OK", 3, 100_011));
     let stranger = Call::begin(&scene, "no.such.token", "Say").unwrap();
     assert_eq!(stranger.end().unwrap().code, "UNAUTHENTICATED");
+}
+
+/// The peer insists on `h2` in TLS, and its trailers pass.
+#[test]
+fn calls_pass_to_a_server_with_tls() {
+    let mut scene = Scene::new("grpc-tls").unwrap();
+    let server = Server::start_tls(&scene.bed, &scene.authority.server().unwrap()).unwrap();
+    scene.config.routes = vec![Route {
+        upstream_tls: Some(UpstreamTls::trusting(scene.ca_file())),
+        ..Route::to(server.url())
+    }];
+    let _daemon = scene.start().unwrap();
+    let token = scene.token("alice").unwrap();
+    let said = Call::begin(&scene, &token, "Say").unwrap().end().unwrap();
+    assert_eq!((&*said.code, said.bytes), ("OK", 100_000), "{said:?}");
+    assert_eq!(said.trailers["x-subject"], "alice");
+    let talk = Call::begin(&scene, &token, "Talk").unwrap().end().unwrap();
+    assert_eq!((&*talk.code, talk.messages), ("OK", 3), "{talk:?}");
 }
 
 #[test]

@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use enforcer_tests::{Scene, bed::CLIENT_IPV4, wait};
+use enforcer_tests::{
+    Scene,
+    bed::CLIENT_IPV4,
+    client::http2::{Code, Frame, Peer, block, flag, kind},
+    wait,
+};
 
 /// Runs curl with HTTP/2; the answer's body goes where `arguments` say.
 fn curl(scene: &Scene, token: &str, path: &str, arguments: &[&str]) -> (String, String) {
@@ -67,4 +72,37 @@ fn the_deadline_cuts_a_download() {
     conversation.check_cut(deadline).unwrap();
     let last = conversation.last_payload_before(deadline).unwrap();
     assert!(deadline.saturating_duration_since(last) < Duration::from_millis(300));
+}
+
+/// RFC 9113, section 6.8: what is under way is ended first, then the connection.
+#[test]
+fn calls_are_ended_before_the_connection() {
+    const CALLS: u32 = 20;
+    let mut scene = Scene::new("h2-goodbye").unwrap();
+    scene.config.policy().farewell = Some("500ms".to_owned());
+    let _daemon = scene.start().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(2));
+    let token = scene.token_until("alice", deadline).unwrap();
+    let token = format!("Bearer {token}");
+    let mut peer = Peer::new(&scene.client().unwrap(), &token).unwrap();
+    let call = |number: u32| {
+        // Every other one has no answer yet.
+        let path = ["/download?rate=1000", "/slow"][number as usize % 2];
+        let mut fields = peer.request("POST", path);
+        fields.extend([("content-type", "application/grpc"), ("te", "trailers")]);
+        Frame::only_headers(2 * number + 1, block(&fields))
+    };
+    peer.send(&(0..CALLS).map(call).collect::<Vec<_>>())
+        .unwrap();
+    let farewell = peer.wait_for("the farewell", |frame| frame.kind == kind::GOAWAY);
+    assert_eq!(farewell.unwrap().number(4), Some(Code::NoError as u32));
+    for stream in (0..CALLS).map(|number| 2 * number + 1) {
+        let end = peer.take_waiting(|frame| frame.stream == stream && frame.has(flag::END_STREAM));
+        assert!(end.is_some(), "stream {stream} was open at GOAWAY");
+        let fields = peer.take_fields(stream).unwrap();
+        assert!(
+            fields.contains(&("grpc-status".to_owned(), "16".to_owned())),
+            "{fields:?}"
+        );
+    }
 }

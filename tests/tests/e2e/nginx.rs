@@ -24,23 +24,23 @@ fn scene(label: &str) -> (Scene, Nginx) {
     let home = home.display();
     let servers = format!(
         "server {{
-        listen 127.0.0.1:{UPSTREAM_PORT} ssl;
+        listen 127.0.0.1:{UPSTREAM_PORT} ssl http2;
         ssl_certificate {home}/server.pem;
         ssl_certificate_key {home}/server.key;
         ssl_client_certificate {home}/ca.pem;
         ssl_verify_client on;
         location / {{ root {home}/nginx/files; }}
         location /who {{ return 200 $ssl_client_s_dn; }}
+        location /version {{ return 200 $server_protocol; }}
     }}"
     );
     let nginx = Nginx::start(&scene.bed, &servers).expect("nginx");
     let upstream = format!("https://127.0.0.1:{UPSTREAM_PORT}");
     scene.config.routes = vec![Route {
         upstream_tls: Some(UpstreamTls {
-            ca: scene.ca_file(),
             certificate: Some(certificate),
             private_key: Some(key),
-            server_name: SERVER_NAME.to_owned(),
+            ..UpstreamTls::trusting(scene.ca_file())
         }),
         ..Route::to(upstream)
     }];
@@ -77,6 +77,25 @@ fn curl_downloads_a_file_from_nginx_through_two_tls_connections() {
     assert_eq!(String::from_utf8_lossy(&who.stdout), "CN=gateway");
     // 22: the server answered 400 or above.
     assert_eq!(curl(&[&url("/missing")]).status.code(), Some(22));
+}
+
+/// The same server by the other version, which TLS negotiates.
+#[test]
+fn nginx_is_spoken_to_in_http2() {
+    let (mut scene, nginx) = scene("nginx-h2");
+    let content = vec![b'n'; 3_000_000];
+    fs::write(nginx.folder().join("files/large"), &content).unwrap();
+    let http1 = std::mem::take(&mut scene.config.routes[0].upstream);
+    scene.config.routes[0].upstream = http1.replace("https://", "h2://");
+    let _daemon = scene.start().unwrap();
+    let token = scene.token("alice").unwrap();
+    let connection = scene.client().unwrap().connection().unwrap();
+    let version = connection.get("/version", &token).unwrap();
+    assert_eq!(version.body, "HTTP/2.0");
+    assert_eq!(connection.get("/who", &token).unwrap().body, "CN=gateway");
+    let large = connection.get("/large", &token).unwrap();
+    assert!(large.body == content, "{} bytes came", large.body.len());
+    assert_eq!(connection.get("/missing", &token).unwrap().status, 404);
 }
 
 #[test]

@@ -367,7 +367,7 @@ fn a_newer_token_elsewhere_keeps_a_connection_alive() {
     let (mut scene, _server) = by_token("pg-renew");
     let mut web = scene.config.listeners[config::MAIN].clone();
     web.protocol = "http".to_owned();
-    web.credential = None;
+    web.identity = None;
     web.address.set_port(8444);
     let web_address = web.address;
     scene.config.listeners.insert("web".to_owned(), web);

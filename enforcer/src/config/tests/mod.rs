@@ -1,3 +1,4 @@
+mod certificates;
 mod faults;
 mod files;
 mod postgres;

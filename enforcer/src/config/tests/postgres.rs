@@ -5,7 +5,7 @@ use super::*;
 const POSTGRES: &str = r#"[listeners.db]
 address = "0.0.0.0:5432"
 protocol = "postgres"
-credential = "certificate"
+identity = "certificate"
 principal = "subject_cn"
 tls = { certificate = "cert.pem", private_key = "key.pem", client_ca = "ca.pem" }
 
@@ -43,9 +43,10 @@ fn login(text: &str) -> Login {
 #[test]
 fn a_postgresql_listener_takes_certificates_and_its_gateway_logs_in() {
     let config = parse(POSTGRES).unwrap();
-    let by_name = PostgresCredential::Certificate(CertificateName::SubjectCommonName);
-    let protocol = config.listeners["db"].protocol;
-    assert_eq!(protocol, Protocol::Postgres(by_name));
+    let listener = &config.listeners["db"];
+    assert_eq!(listener.protocol, Protocol::Postgres);
+    let by_name = RequestIdentity::Certificate(CertificateName::SubjectCommonName);
+    assert_eq!(listener.identity, by_name);
     let route = &config.routes[0];
     assert_eq!(route.upstream_pool, UpstreamPool::Session);
     let upstream = &route.upstream;
@@ -115,22 +116,12 @@ fn tokens_need_an_issuer_and_a_login() {
 fn clients_must_be_known() {
     let text = POSTGRES.replace(", client_ca = \"ca.pem\"", "");
     let problems = problems(parse(&text).unwrap_err());
-    assert_eq!((problems.len(), problems[0].line), (1, 3), "{problems:?}");
-    let without = "a PostgreSQL listener without `client_ca`";
-    assert!(problems[0].what.contains(without), "{problems:?}");
-    assert!(problems[0].help.contains("`credential = \"token\"`"));
+    assert_eq!((problems.len(), problems[0].line), (1, 4), "{problems:?}");
+    assert!(problems[0].what.contains("could not tell who a client is"));
 }
 
 #[test]
 fn each_key_has_its_place() {
-    let token = POSTGRES.replace("credential = \"certificate\"", "credential = \"token\"");
-    let told = problems(parse(&token).unwrap_err());
-    assert!(
-        told.iter().any(|problem| problem
-            .what
-            .contains("`principal` has no effect with `credential = \"token\"`")),
-        "{told:?}"
-    );
     expect(
         "postgres+tls://db.internal",
         "tls://db.internal:5432",
@@ -158,12 +149,6 @@ fn each_key_has_its_place() {
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].what.contains(what), "{problems:?}");
     }
-    let text = GOOD.replacen("protocol = \"http\"", "credential = \"token\"", 1);
-    let problems = problems(parse(&text).unwrap_err());
-    assert!(
-        problems[0].what.contains("on PostgreSQL listeners only"),
-        "{problems:?}"
-    );
 }
 
 #[test]

@@ -106,15 +106,14 @@ fn principals_are_names_in_certificates() {
         "principal = \"san_uri\"",
         "principal = \"cn\"",
         "`principal` cannot be `cn`",
-        "`subject_cn`, `san_dns`, `san_email`, `san_uri`",
+        "`subject_cn`, `san_dns`, `san_email`, `san_uri`, `spiffe`",
     );
-    let text = GOOD.replace(
-        "protocol = \"http\"",
-        "protocol = \"http\"\nprincipal = \"san_dns\"",
+    expect(
+        "principal = \"san_uri\"",
+        "identity = \"token\"",
+        "`identity` has no effect on a TCP listener",
+        "remove it",
     );
-    let problems = problems(parse(&text).unwrap_err());
-    assert_eq!(problems.len(), 1, "{problems:?}");
-    assert!(problems[0].what.contains("no effect on an HTTP listener"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode, Uri, Version, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body_util::{Either, Empty};
 use hyper::body::{Body, Incoming};
 
@@ -13,7 +13,7 @@ use super::{
     host::RequestHost,
 };
 use crate::{
-    clock::boot_now,
+    clock::{Now, boot_now},
     gateway::{
         Target,
         connection::ConnectionContext,
@@ -46,6 +46,7 @@ pub(crate) async fn forward(
         principal: bound.principal(),
         session: bound.session_id(),
         forward_token: target.forward_token,
+        assertion: assertion(connection, target, bound)?,
     };
     prepare_request(&mut parts.headers, &provenance).map_err(|_| Rejection::Host)?;
     parts.uri = origin_form(&parts.uri)?;
@@ -55,6 +56,7 @@ pub(crate) async fn forward(
     let call_type = grpc::is_call(&parts)
         .then(|| parts.headers.get(header::CONTENT_TYPE).cloned())
         .flatten();
+    let hints = parts.version == Version::HTTP_11;
     parts.version = Version::HTTP_11;
     if let Some(client_upgrade) = client_upgrade {
         handshake::announce(&mut parts.headers);
@@ -73,17 +75,41 @@ pub(crate) async fn forward(
         return Ok(response);
     }
 
+    let interims = connection.inspection.interims();
+    if hints {
+        let mut request = Request::from_parts(parts, ());
+        interims.pass(&mut request);
+        parts = request.into_parts().0;
+    }
     let outgoing = outgoing(connection, bound, parts, body);
     let sent = target.upstream.send(link, bound, outgoing);
     match call_type {
-        None => answer(sent.await?, ResponseBody::Forwarded),
-        Some(call_type) => tokio::select! {
-            response = sent => answer(response?, |body| {
-                ResponseBody::Call(CallBody::new(body, bound.session().clone()))
-            }),
-            () = bound.session().farewell() => Ok(grpc::refuse(call_type)),
-        },
+        None => answer(interims.before(sent).await?, ResponseBody::Forwarded),
+        Some(call_type) => {
+            let call = connection.calls.begin();
+            tokio::select! {
+                response = sent => answer(response?, |body| {
+                    ResponseBody::Call(CallBody::new(body, bound.session().clone(), call))
+                }),
+                () = bound.session().farewell() => Ok(grpc::refuse(call_type, call)),
+            }
+        }
     }
+}
+
+/// What the upstream is told in words that it can verify, if it expects that.
+fn assertion(
+    connection: &ConnectionContext,
+    target: &Target,
+    bound: &Bound,
+) -> Result<Option<HeaderValue>, Rejection> {
+    let Some(audience) = &target.assertion_audience else {
+        return Ok(None);
+    };
+    let assertions = connection.gateway.assertions.as_ref();
+    let field = assertions.and_then(|it| it.field(audience, bound, Now::read()));
+    let field = field.ok_or(Rejection::Internal("no assertion could be signed"))?;
+    Ok(Some(field))
 }
 
 fn outgoing(

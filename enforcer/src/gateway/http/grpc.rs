@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header, request::Parts};
 use hyper::body::{Body, Frame, Incoming};
+use tokio::sync::watch;
 
 use super::body::ResponseBody;
 use crate::gateway::sessions::SessionHandle;
@@ -36,8 +37,8 @@ fn farewell() -> HeaderMap {
 }
 
 /// The answer to a call that had none when its session ended.
-pub(crate) fn refuse(request_type: HeaderValue) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::whole(""));
+pub(crate) fn refuse(request_type: HeaderValue, call: OpenCall) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Call(CallBody::ended(call)));
     *response.headers_mut() = farewell();
     response
         .headers_mut()
@@ -45,17 +46,60 @@ pub(crate) fn refuse(request_type: HeaderValue) -> Response<ResponseBody> {
     response
 }
 
-/// The upstream's side of a call, until the farewell.
-pub(crate) struct CallBody {
-    body: Incoming,
-    farewell: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+/// The calls of a connection that have not been ended yet: GOAWAY is to come after their ends.
+#[derive(Debug)]
+pub(crate) struct Calls(watch::Sender<usize>);
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
 }
 
+/// One of them, until what ends it has been handed to the connection.
+#[derive(Debug)]
+pub(crate) struct OpenCall(watch::Sender<usize>);
+
+impl Calls {
+    pub(crate) fn begin(&self) -> OpenCall {
+        self.0.send_modify(|open| *open += 1);
+        OpenCall(self.0.clone())
+    }
+
+    /// Waits until there are none.
+    pub(crate) async fn ended(&self) {
+        // The sender is here, too.
+        let _ = self.0.subscribe().wait_for(|open| *open == 0).await;
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// The upstream's side of a call, until the farewell.
+pub(crate) struct CallBody {
+    going_on: Option<(Incoming, Farewell)>,
+    _call: OpenCall,
+}
+
+type Farewell = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 impl CallBody {
-    pub(crate) fn new(body: Incoming, session: SessionHandle) -> Self {
+    pub(crate) fn new(body: Incoming, session: SessionHandle, call: OpenCall) -> Self {
+        let farewell = Box::pin(async move { session.farewell().await });
         Self {
-            body,
-            farewell: Some(Box::pin(async move { session.farewell().await })),
+            going_on: Some((body, farewell)),
+            _call: call,
+        }
+    }
+
+    fn ended(call: OpenCall) -> Self {
+        Self {
+            going_on: None,
+            _call: call,
         }
     }
 
@@ -65,24 +109,25 @@ impl CallBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(waiting) = &mut self.farewell else {
+        let Some((body, waiting)) = &mut self.going_on else {
             return Poll::Ready(None);
         };
         if waiting.as_mut().poll(cx).is_ready() {
-            self.farewell = None;
+            self.going_on = None;
             return Poll::Ready(Some(Ok(Frame::trailers(farewell()))));
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        Pin::new(body).poll_frame(cx)
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        self.farewell.is_none() || self.body.is_end_stream()
+        let body = self.going_on.as_ref().map(|(body, _)| body);
+        body.is_none_or(Body::is_end_stream)
     }
 }
 
 impl std::fmt::Debug for CallBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("CallBody").field(&self.body).finish()
+        f.debug_struct("CallBody").finish_non_exhaustive()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-enforcer-subject");
 const ISSUER: HeaderName = HeaderName::from_static("x-enforcer-issuer");
+const ASSERTION: HeaderName = HeaderName::from_static("x-enforcer-assertion");
 const SESSION: HeaderName = HeaderName::from_static("x-enforcer-session");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -30,7 +31,7 @@ const IDLE_TIMEOUT: HeaderName = HeaderName::from_static("session-idle-timeout")
 const WARNING: HeaderName = HeaderName::from_static("session-warning");
 
 /// What the upstream is told about a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Provenance<'a> {
     /// The client.
     pub(crate) peer: SocketAddr,
@@ -44,6 +45,8 @@ pub(crate) struct Provenance<'a> {
     pub(crate) session: SessionId,
     /// `Authorization` passes.
     pub(crate) forward_token: bool,
+    /// All of this, signed.
+    pub(crate) assertion: Option<HeaderValue>,
 }
 
 /// Makes a client's header fields the upstream's.
@@ -98,6 +101,9 @@ pub(crate) fn prepare_request(
         SESSION,
         HeaderValue::try_from(provenance.session.to_string())?,
     );
+    if let Some(assertion) = &provenance.assertion {
+        headers.insert(ASSERTION, assertion.clone());
+    }
     headers.insert(header::HOST, host);
     Ok(())
 }
@@ -220,6 +226,7 @@ mod tests {
             principal: &principal,
             session: SessionId::from_u64(0xabc).unwrap(),
             forward_token: false,
+            assertion: None,
         };
         prepare_request(&mut headers, &provenance).unwrap();
         headers

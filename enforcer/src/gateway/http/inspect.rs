@@ -1,4 +1,5 @@
-//! The read side of a client's connection, with the head inspector in front of the HTTP library.
+//! A client's HTTP/1.1 connection, with the head inspector in front of the HTTP library, and a way
+//! for interim responses past it.
 //!
 //! A request that the inspector refuses is replaced by one that only says so: the library answers
 //! what came before it first, then hands the replacement to the service, which answers 400. After
@@ -17,7 +18,10 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::head::{HeadFault, HeadInspector};
+use super::{
+    head::{HeadFault, HeadInspector},
+    interim::Interims,
+};
 
 /// Target of the replacement.
 pub(crate) const FAULT_TARGET: &str = "/.well-known/enforcer/fault";
@@ -30,6 +34,8 @@ const READ_SIZE: usize = 16 * 1024;
 pub(crate) struct Inspection {
     fault: OnceLock<HeadFault>,
     raw: AtomicBool,
+    flooded: AtomicBool,
+    interims: Arc<Interims>,
 }
 
 impl Inspection {
@@ -45,6 +51,20 @@ impl Inspection {
 
     pub(crate) fn is_raw(&self) -> bool {
         self.raw.load(Ordering::Acquire)
+    }
+
+    /// The client has sent too many frames that carry nothing.
+    pub(crate) fn flood(&self) {
+        self.flooded.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Acquire)
+    }
+
+    /// What is said before the response to the connection's request.
+    pub(super) fn interims(&self) -> &Arc<Interims> {
+        &self.interims
     }
 }
 
@@ -156,7 +176,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Inspected<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let mut stream = Pin::new(&mut this.stream);
+        ready!(this.inspection.interims.poll_finish(cx, stream.as_mut()))?;
+        stream.poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -164,7 +187,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Inspected<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let mut stream = Pin::new(&mut this.stream);
+        ready!(this.inspection.interims.poll_finish(cx, stream.as_mut()))?;
+        stream.poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -172,7 +198,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Inspected<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let mut stream = Pin::new(&mut this.stream);
+        ready!(this.inspection.interims.poll_all(cx, stream.as_mut()))?;
+        stream.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,12 +3,15 @@
 pub(crate) mod body;
 mod endpoints;
 pub(crate) mod forward;
-mod grpc;
+mod frames;
+pub(crate) mod grpc;
+pub(crate) mod guarded;
 pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod host;
 pub(crate) mod http2;
 pub(crate) mod inspect;
+mod interim;
 pub(crate) mod path;
 pub(crate) mod route;
 pub(crate) mod service;

@@ -98,6 +98,7 @@ pub(crate) mod tests {
             },
             policies: vec!["default".to_owned()],
             forward_token: false,
+            assertion_audience: None,
             postgres: None,
             upstream_pool: UpstreamPool::Shared,
             proxy_protocol: None,

@@ -77,8 +77,13 @@ async fn handle(
     let host = RequestHost::of(request.uri(), request.headers())?;
     let path = MatchPath::parse(path)?;
 
-    let authenticated =
-        Authenticated::by_token(&gateway.authenticator, request.headers(), wall_now())?;
+    let authenticated = Authenticated::by_request(
+        &gateway.authenticator,
+        &connection.client,
+        connection.identity,
+        request.headers(),
+        wall_now(),
+    )?;
     known.principal = Some(authenticated.principal().clone());
     let target = gateway
         .routes

@@ -26,7 +26,7 @@ pub(super) fn refusal(rejection: &Rejection) -> Vec<u8> {
 /// SQLSTATE (PostgreSQL's documentation, appendix A).
 fn sqlstate(rejection: &Rejection) -> &'static str {
     match rejection {
-        Rejection::MissingToken | Rejection::Token(_) => "28P01",
+        Rejection::MissingToken | Rejection::Token(_) | Rejection::Confirmation(..) => "28P01",
         Rejection::PlainPostgres
         | Rejection::Certificate(_)
         | Rejection::Refused(
@@ -69,14 +69,8 @@ pub(super) fn warning(reason: EndReason, left: Duration) -> Vec<u8> {
 pub(super) fn farewell(reason: EndReason) -> Vec<u8> {
     let (code, message) = match reason {
         EndReason::Idle => ("57P05", "terminating connection: the session was idle"),
-        EndReason::Deadline => ("57P01", "terminating connection: the session has to end"),
         EndReason::Token => ("57P01", "terminating connection: the credential expires"),
-        EndReason::Revoked => ("57P01", "terminating connection: the session was revoked"),
-        EndReason::Logout => (
-            "57P01",
-            "terminating connection: the session was logged out",
-        ),
-        EndReason::Unknown => ("57P01", "terminating connection: the session is unknown"),
+        _ => ("57P01", "terminating connection: the session has to end"),
     };
     Report {
         severity: Severity::Fatal,
@@ -104,11 +98,13 @@ mod tests {
             (EndReason::Token, "C57P01"),
             (EndReason::Revoked, "C57P01"),
             (EndReason::Logout, "C57P01"),
+            (EndReason::CertificateRevoked, "C57P01"),
             (EndReason::Unknown, "C57P01"),
         ] {
             let farewell = text(&farewell(reason));
             assert!(farewell.starts_with('E') && farewell.contains("FATAL"));
             assert!(farewell.contains(code), "{reason}: {farewell}");
+            assert!(farewell.contains(reason.as_str()), "{farewell}");
         }
     }
 

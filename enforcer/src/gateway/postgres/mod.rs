@@ -33,11 +33,12 @@ pub(super) mod scanner;
 
 use std::{io, time::Duration};
 
+use rustls::ServerConnection;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 pub(super) use self::{
@@ -53,13 +54,14 @@ use self::{
 };
 use crate::{
     clock::{boot_now, wall_now},
-    config::{CertificateName, PostgresCredential},
+    config::RequestIdentity,
     gateway::{
         connection::ConnectionContext,
         http::route::RouteIndex,
         rejection::Rejection,
         socket::Socket,
         stages::{Authenticated, Bound},
+        tls::{self, Acceptor},
     },
     session::Principal,
 };
@@ -76,8 +78,6 @@ type Client = Messages<TlsStream<Socket>>;
 /// What a PostgreSQL listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PostgresService {
-    /// How clients say who they are.
-    pub(super) credential: PostgresCredential,
     /// The listener's one route.
     pub(super) route: RouteIndex,
 }
@@ -89,7 +89,7 @@ enum Purpose {
 }
 
 /// What a connection starts with.
-enum Opening {
+pub(super) enum Opening {
     /// TLS, with its first byte or after SSLRequest.
     Tls {
         stream: Box<TlsStream<Socket>>,
@@ -104,29 +104,37 @@ enum Negotiated {
     Cancel(CancelKey),
 }
 
-/// Serves a connection from its first byte.
-pub(super) async fn serve(
-    context: &ConnectionContext,
-    service: PostgresService,
-    acceptor: &TlsAcceptor,
-) {
+impl Opening {
+    /// TLS, if that is what it starts with.
+    pub(super) fn tls(&self) -> Option<&ServerConnection> {
+        match self {
+            Self::Tls { stream, .. } => Some(stream.get_ref().1),
+            Self::Cancel(_) => None,
+        }
+    }
+}
+
+/// Serves a connection after its opening.
+pub(super) async fn serve(context: &ConnectionContext, service: PostgresService, opening: Opening) {
+    let (stream, direct) = match opening {
+        Opening::Tls { stream, direct } => (stream, direct),
+        Opening::Cancel(key) => return cancel::serve(context, service.route, &key).await,
+    };
+    let mut client = Messages::new(*stream);
     // What comes before a session is bounded: the kernel drops what is sent after the limit, and
     // this tidies up.
     let admitted = tokio::select! {
-        admitted = admit(context, service, acceptor) => admitted,
+        admitted = admit(context, service, &mut client, direct) => admitted,
         () = sleep(context.gateway.unbound_limit) => return,
     };
     match admitted {
         None => {}
-        Some((client, Purpose::Cancel(key))) => {
+        Some(Purpose::Cancel(key)) => {
             cancel::serve(context, service.route, &key).await;
-            if let Some(mut client) = client {
-                // The client only waits for the end.
-                let _ = client.close().await;
-            }
+            // The client only waits for the end.
+            let _ = client.close().await;
         }
-        Some((None, Purpose::Session(..))) => {}
-        Some((Some(client), Purpose::Session(bound, startup))) => {
+        Some(Purpose::Session(bound, startup)) => {
             serve_session(context, service, &bound, &startup, client).await;
         }
     }
@@ -136,37 +144,18 @@ pub(super) async fn serve(
 async fn admit(
     context: &ConnectionContext,
     service: PostgresService,
-    acceptor: &TlsAcceptor,
-) -> Option<(Option<Client>, Purpose)> {
-    let socket = context.client.socket();
-    let mut clear = socket.clone();
-    let (stream, direct) = match open(&mut clear, acceptor).await {
-        Ok(None) => return None,
-        Ok(Some(Opening::Cancel(key))) => return Some((None, Purpose::Cancel(key))),
-        Ok(Some(Opening::Tls { stream, direct })) => (stream, direct),
-        Err(rejection) => {
-            context.report(&rejection, None);
-            // Of TLS that failed an alert has been sent, if there was a reason for one.
-            if !matches!(rejection, Rejection::Tls(_)) {
-                let _ = clear.write_all(&answer::refusal(&rejection)).await;
-            }
-            if clear.shutdown().await.is_ok() {
-                socket.linger().await;
-            }
-            return None;
-        }
-    };
-    let mut client = Messages::new(*stream);
+    client: &mut Client,
+    direct: bool,
+) -> Option<Purpose> {
     let mut principal = None;
-    let identified = match direct && !agreed_on_alpn(&client) {
+    let identified = match direct && !agreed_on_alpn(client) {
         true => Err(Rejection::from(PacketFault::NoAlpn).into()),
-        false => identify(context, service, &mut client, &mut principal).await,
+        false => identify(context, service, client, &mut principal).await,
     };
     match identified {
-        Ok(None) => None,
-        Ok(Some(purpose)) => Some((Some(client), purpose)),
+        Ok(purpose) => purpose,
         Err(Failure::Rejected(rejection)) => {
-            refuse(context, &mut client, &rejection, principal).await;
+            refuse(context, client, &rejection, principal).await;
             None
         }
         Err(Failure::Told(rejection)) => {
@@ -180,23 +169,30 @@ async fn admit(
     }
 }
 
+/// Says no in the clear.
+pub(super) async fn refuse_plain(socket: &Socket, rejection: &Rejection) -> io::Result<()> {
+    let mut socket = socket.clone();
+    socket.write_all(&answer::refusal(rejection)).await?;
+    socket.shutdown().await
+}
+
 /// What is said in the clear, up to TLS. `None`: the client left without a word.
-async fn open(socket: &mut Socket, acceptor: &TlsAcceptor) -> Result<Option<Opening>, Rejection> {
+pub(super) async fn open(
+    acceptor: &Acceptor,
+    socket: &Socket,
+) -> Result<Option<Opening>, Rejection> {
     let direct = match socket.first_byte().await.map_err(Rejection::Tls)? {
         None => return Ok(None),
         Some(first) => first == HANDSHAKE,
     };
     if !direct {
-        match negotiate(socket).await? {
+        match negotiate(&mut socket.clone()).await? {
             None => return Ok(None),
             Some(Negotiated::Cancel(key)) => return Ok(Some(Opening::Cancel(key))),
             Some(Negotiated::Tls) => {}
         }
     }
-    let stream = acceptor
-        .accept(socket.clone())
-        .await
-        .map_err(Rejection::Tls)?;
+    let stream = tls::shake_hands(acceptor, socket).await?;
     let stream = Box::new(stream);
     Ok(Some(Opening::Tls { stream, direct }))
 }
@@ -266,16 +262,22 @@ async fn identify(
         let spoken = message::negotiate(startup.spoken_minor(), &startup.protocol_options);
         client.send(&spoken).await.map_err(Failure::BrokenOff)?;
     }
-    let authenticated = match service.credential {
-        PostgresCredential::Certificate(subject) => by_certificate(client, subject)?,
-        PostgresCredential::Token => {
+    let authenticated = match context.identity {
+        RequestIdentity::Certificate(name) => {
+            Authenticated::by_certificate(&context.client, name, wall_now())?
+        }
+        RequestIdentity::TokenOrCertificate(name) if context.client.shows_certificate() => {
+            Authenticated::by_certificate(&context.client, name, wall_now())?
+        }
+        RequestIdentity::Token | RequestIdentity::TokenOrCertificate(_) => {
             let asked = client.send(&message::ask_for_password()).await;
             asked.map_err(Failure::BrokenOff)?;
             let Some(password) = client.next().await? else {
                 return Ok(None);
             };
             let token = token(&password)?;
-            Authenticated::by_bare_token(&gateway.authenticator, token, wall_now())?
+            let authenticator = &gateway.authenticator;
+            Authenticated::by_bare_token(authenticator, &context.client, token, wall_now())?
         }
     };
     *principal = Some(authenticated.principal().clone());
@@ -283,13 +285,6 @@ async fn identify(
     let policies = &target.ok_or(Rejection::NoRoute)?.policies;
     let bound = Bound::establish(&gateway.link, &context.client, authenticated, policies).await?;
     Ok(Some(Purpose::Session(Box::new(bound), startup)))
-}
-
-fn by_certificate(client: &Client, subject: CertificateName) -> Result<Authenticated, Rejection> {
-    let (_, tls) = client.stream().get_ref();
-    let certificate = tls.peer_certificates().and_then(<[_]>::first);
-    let certificate = certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
-    Authenticated::by_certificate(certificate, subject, wall_now())
 }
 
 /// The text of a PasswordMessage.

@@ -42,7 +42,7 @@ pub(super) enum Packet {
 
 /// What a query is cancelled with: BackendKeyData, and CancelRequest.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct CancelKey {
+pub(crate) struct CancelKey {
     pub(super) process: u32,
     pub(super) secret: Vec<u8>,
 }

@@ -57,7 +57,7 @@ pub(crate) async fn serve(
 ) {
     let socket = context.client.socket();
     let mut principal = None;
-    let bound = match admit(context, service, &stream, &mut principal).await {
+    let bound = match admit(context, service, &mut principal).await {
         Ok(bound) => bound,
         Err(rejection) => {
             context.report(&rejection, principal);
@@ -89,14 +89,11 @@ pub(crate) async fn serve(
 async fn admit(
     context: &ConnectionContext,
     service: TcpService,
-    stream: &TlsStream<Socket>,
     principal: &mut Option<Principal>,
 ) -> Result<Bound, Rejection> {
     let gateway = &context.gateway;
-    let (_, tls) = stream.get_ref();
-    let certificate = tls.peer_certificates().and_then(<[_]>::first);
-    let certificate = certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
-    let authenticated = Authenticated::by_certificate(certificate, service.subject, wall_now())?;
+    let authenticated =
+        Authenticated::by_certificate(&context.client, service.subject, wall_now())?;
     *principal = Some(authenticated.principal().clone());
     let target = gateway.targets.get(service.route);
     let policies = &target.ok_or(Rejection::NoRoute)?.policies;

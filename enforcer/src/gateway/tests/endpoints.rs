@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::harness::{Answer, Client, EchoUpstream, World, token};
-use crate::channel::{Kinship, ToWarden};
+use crate::channel::{EndCause, Kinship, ToWarden};
 
 const SESSION: &str = "/.well-known/enforcer/session";
 const RENEW: &str = "/.well-known/enforcer/session/renew";
@@ -90,7 +90,10 @@ async fn a_logout_is_answered_before_the_session_ends() {
     assert_eq!(answer.status, 204);
     assert_eq!(client.rest().await, (Vec::new(), true));
     let id = world.warden.only_session().id;
-    let end = ToWarden::End { session: id };
+    let end = ToWarden::End {
+        session: id,
+        cause: EndCause::Logout,
+    };
     world.warden.hears(|message| *message == end).await;
 }
 

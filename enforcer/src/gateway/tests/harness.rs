@@ -26,8 +26,8 @@ use crate::{
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
-        CertificateName, Identity, JwtIssuer, KeySource, PostgresCredential, PostgresRoute, Route,
-        ServerTls, Upstream as UpstreamConfig,
+        CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, PostgresRoute,
+        RequestIdentity, Route, ServerTls, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -254,24 +254,32 @@ impl World {
     /// A world with one PostgreSQL listener. Clients show the server's own certificate.
     pub(super) async fn postgres(
         upstream: SocketAddr,
-        credential: PostgresCredential,
+        identity: RequestIdentity,
         settings: PostgresRoute,
     ) -> Self {
-        let service = Service::Postgres(PostgresService {
-            credential,
-            route: 0,
-        });
+        let service = Service::Postgres(PostgresService { route: 0 });
         let route = Route {
             postgres: Some(settings),
             ..route("public", None, "/")
         };
-        Self::serving(upstream, vec![route], service, Vec::new()).await
+        Self::identifying(upstream, vec![route], service, identity, Vec::new()).await
     }
 
     async fn serving(
         upstream: SocketAddr,
         routes: Vec<Route>,
         service: Service,
+        proxies: Vec<IpNet>,
+    ) -> Self {
+        let identity = RequestIdentity::Token;
+        Self::identifying(upstream, routes, service, identity, proxies).await
+    }
+
+    async fn identifying(
+        upstream: SocketAddr,
+        routes: Vec<Route>,
+        service: Service,
+        identity: RequestIdentity,
         proxies: Vec<IpNet>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -284,7 +292,11 @@ impl World {
         let certificate = file("cert.pem", issued.cert.pem().as_bytes());
         let acceptor = tls::load(
             &ServerTls {
-                client_ca: (service != Service::Http).then(|| certificate.clone()),
+                client: (service != Service::Http).then(|| ClientAuthority {
+                    roots: certificate.clone(),
+                    revocation_lists: Vec::new(),
+                    required: true,
+                }),
                 certificate,
                 private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
             },
@@ -300,6 +312,7 @@ impl World {
                 audience: vec!["api".to_owned()],
                 keys: KeySource::SecretFile(file("secret", SECRET)),
                 algorithms: vec![jsonwebtoken::Algorithm::HS256],
+                certificate_bound: false,
                 leeway: Duration::from_secs(30),
             }],
         })
@@ -320,6 +333,7 @@ impl World {
             .map(|route| Target {
                 policies: route.policies.clone(),
                 forward_token: route.forward_token,
+                assertion_audience: None,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
                 login: route.postgres.as_ref().map(|it| Login::load(it).unwrap()),
             })
@@ -337,11 +351,14 @@ impl World {
                 socket: listener.into(),
                 acceptor,
                 service,
+                identity,
                 proxies,
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
             authenticator,
+            assertions: None,
+            revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
             targets,
         })

@@ -12,7 +12,7 @@ use tokio::{
 use super::harness::{Client, World, token};
 use crate::{
     channel::{RefusedRequest, ToWarden},
-    config::{CertificateName, Login, LoginUser, PostgresCredential, PostgresRoute},
+    config::{CertificateName, Login, LoginUser, PostgresRoute, RequestIdentity},
 };
 
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
@@ -45,7 +45,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(credential: PostgresCredential) -> Self {
+    async fn new(identity: RequestIdentity) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, upstreams) = mpsc::channel(8);
@@ -54,20 +54,20 @@ impl Stage {
                 sender.send(stream).await.unwrap();
             }
         });
-        let login = match credential {
-            PostgresCredential::Certificate(_) => Login::Client,
-            PostgresCredential::Token => Login::Gateway(LoginUser::Fixed("app".to_owned()), None),
+        let login = match identity {
+            RequestIdentity::Certificate(_) => Login::Client,
+            _ => Login::Gateway(LoginUser::Fixed("app".to_owned()), None),
         };
         let settings = PostgresRoute {
             login,
             forward_identity: true,
         };
-        let world = World::postgres(address, credential, settings).await;
+        let world = World::postgres(address, identity, settings).await;
         Self { world, upstreams }
     }
 
     async fn by_certificate() -> Self {
-        Self::new(PostgresCredential::Certificate(CertificateName::Any)).await
+        Self::new(RequestIdentity::Certificate(CertificateName::Any)).await
     }
 
     /// A connection in the clear.
@@ -495,7 +495,7 @@ async fn who_leaves_takes_the_upstream_along_and_the_other_way() {
 
 #[tokio::test]
 async fn a_token_is_the_password_and_the_gateway_logs_in() {
-    let mut stage = Stage::new(PostgresCredential::Token).await;
+    let mut stage = Stage::new(RequestIdentity::Token).await;
     let mut client = stage.client().await;
     client
         .write(startup(
@@ -528,7 +528,7 @@ async fn without_a_token_there_is_no_way_in() {
         ),
         (b"p\0\x01\0\0".to_vec(), "invalid_message"),
     ] {
-        let stage = Stage::new(PostgresCredential::Token).await;
+        let stage = Stage::new(RequestIdentity::Token).await;
         let mut client = stage.client().await;
         client.write(startup(0, "user\0app\0")).await;
         assert_eq!(read_message(&mut client).await.0, b'R');
@@ -542,7 +542,7 @@ async fn without_a_token_there_is_no_way_in() {
 
 #[tokio::test]
 async fn the_upstreams_refusal_of_the_gateways_login_is_not_the_clients_to_know() {
-    let mut stage = Stage::new(PostgresCredential::Token).await;
+    let mut stage = Stage::new(RequestIdentity::Token).await;
     let mut client = stage.client().await;
     client.write(startup(0, "user\0whoever\0")).await;
     read_message(&mut client).await;

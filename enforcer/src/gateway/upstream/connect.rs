@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{HttpVersion, ServerTls, Upstream, UpstreamTls},
+        config::{ClientAuthority, HttpVersion, ServerTls, Upstream, UpstreamTls},
         gateway::{http::route::tests::route, tls},
     };
 
@@ -212,7 +212,11 @@ mod tests {
             &ServerTls {
                 certificate: path("upstream.internal.cert"),
                 private_key: path("upstream.internal.key"),
-                client_ca: Some(path("gateway.internal.cert")),
+                client: Some(ClientAuthority {
+                    roots: path("gateway.internal.cert"),
+                    revocation_lists: Vec::new(),
+                    required: true,
+                }),
             },
             &[],
         )
@@ -221,7 +225,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                if let Ok(mut stream) = acceptor.accept(stream).await {
+                let shaken = tls::accept(&acceptor, &Socket::new(stream)).await;
+                if let Ok(Some(mut stream)) = shaken {
                     let _ = stream.write_all(b"x").await;
                 }
             }

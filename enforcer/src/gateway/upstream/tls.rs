@@ -1,6 +1,10 @@
 //! TLS towards upstreams: roots, names, client certificates. Loaded before the process is sealed.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -48,6 +52,27 @@ impl NativeRoots {
     }
 }
 
+/// How to verify a server, and what to show it: by the roots in `ca`, else by the system's.
+pub(crate) fn client_config(
+    ca: Option<&Path>,
+    client_certificate: Option<&(PathBuf, PathBuf)>,
+    native: &mut NativeRoots,
+) -> Result<ClientConfig, UpstreamTlsError> {
+    let roots = match ca {
+        Some(path) => Arc::new(read_roots(path)?),
+        None => native.load()?,
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    match client_certificate {
+        None => Ok(builder.with_no_client_auth()),
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(read_certificates(certificate)?, read_private_key(key)?)
+            .map_err(|error| UpstreamTlsError::ClientCertificate(certificate.clone(), error)),
+    }
+}
+
 /// How to speak TLS with one upstream.
 pub(super) struct Tls {
     connector: TlsConnector,
@@ -70,19 +95,8 @@ impl Tls {
         upstream: &Upstream,
         native: &mut NativeRoots,
     ) -> Result<Self, UpstreamTlsError> {
-        let roots = match &config.ca {
-            Some(path) => Arc::new(read_roots(path)?),
-            None => native.load()?,
-        };
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots);
-        let mut client = match &config.client_certificate {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => builder
-                .with_client_auth_cert(read_certificates(certificate)?, read_private_key(key)?)
-                .map_err(|error| UpstreamTlsError::ClientCertificate(certificate.clone(), error))?,
-        };
+        let certificate = config.client_certificate.as_ref();
+        let mut client = client_config(config.ca.as_deref(), certificate, native)?;
         let protocol = match (config.opening, upstream.version) {
             (TlsOpening::SslRequest, _) => postgres::ALPN,
             (TlsOpening::AtOnce, HttpVersion::Http1) => b"http/1.1",

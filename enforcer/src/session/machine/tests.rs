@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::ShownCertificate;
 use super::*;
 use crate::policy::Mode;
 
@@ -40,6 +41,8 @@ fn credential(key: &[u8], expires_in: u64) -> Credential {
         authorized_party: None,
         authenticated_at: None,
         expires_at: after(expires_in).wall,
+        signing_key: None,
+        certificate: None,
     }
 }
 
@@ -239,4 +242,43 @@ proptest! {
             prop_assert!(session.limit(None).at <= latest);
         }
     }
+}
+
+#[test]
+fn the_key_of_the_latest_credential_vouches_for_a_session() {
+    let [old, new] = [1, 2].map(|byte| KeyThumbprint::from_bytes([byte; 32]));
+    let signed = |key: &[u8], expires_in, by| Credential {
+        signing_key: Some(by),
+        ..credential(key, expires_in)
+    };
+    let id = SessionId::from_u64(1).unwrap();
+    let limits = limits(3600, None);
+    let policies = ["p".to_owned()];
+    let first = signed(b"a", 60, old);
+    let mut session = Session::open(id, &first, &policies, &limits, after(0)).unwrap();
+    assert!(session.stands_by(&[new, old], after(5).boot));
+    assert!(!session.stands_by(&[new], after(5).boot));
+    assert!(session.stands_by(&[], after(0).boot.saturating_sub(Duration::from_nanos(1))));
+    // A credential that is no newer changes nothing.
+    session.renew(&signed(b"b", 60, new), after(1)).unwrap();
+    assert!(!session.stands_by(&[new], after(5).boot));
+    session.renew(&signed(b"c", 90, new), after(2)).unwrap();
+    assert!(session.stands_by(&[new], after(5).boot));
+    assert!(!session.stands_by(&[old], after(2).boot));
+    assert!(session.stands_by(&[old], after(1).boot));
+    let unsigned = Session::open(id, &credential(b"a", 60), &policies, &limits, after(0));
+    assert!(unsigned.unwrap().stands_by(&[], after(5).boot));
+}
+
+#[test]
+fn a_credential_is_good_no_longer_than_the_certificate_beside_it() {
+    let beside = |seconds: u64| Credential {
+        certificate: Some(ShownCertificate {
+            id: CertificateId::new(b"authority", b"1"),
+            expires_at: after(seconds).wall,
+        }),
+        ..credential(b"t", 50)
+    };
+    assert_eq!(beside(40).good_until(), after(40).wall);
+    assert_eq!(beside(60).good_until(), after(50).wall);
 }

@@ -14,7 +14,7 @@ use super::{Snapshot, rows};
 use crate::clock::WallInstant;
 
 /// Version of the schema, in `user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// The predecessor may still be closing its database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Files that belong to the database, by what is appended to its name.
@@ -35,7 +35,9 @@ CREATE TABLE sessions (
     token_expires_at  INTEGER NOT NULL,
     policies          TEXT NOT NULL,
     idle_timeout      INTEGER,
-    last_activity     INTEGER NOT NULL
+    last_activity     INTEGER NOT NULL,
+    signing_key       BLOB,
+    certificate       BLOB
 ) STRICT;
 CREATE TABLE session_keys (
     key         BLOB PRIMARY KEY,
@@ -50,6 +52,12 @@ CREATE TABLE ended_keys (
     until     INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX ended_keys_by_until ON ended_keys (until);
+";
+
+/// From version 1, whose sessions no key vouches for and no certificate.
+const UPGRADE_FROM_1: &str = "
+ALTER TABLE sessions ADD COLUMN signing_key BLOB;
+ALTER TABLE sessions ADD COLUMN certificate BLOB;
 ";
 
 /// Why the store can't be used.
@@ -171,7 +179,8 @@ fn try_open(path: &Path, now: WallInstant) -> Result<(Connection, Snapshot), Fai
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failure)?;
     prepare(&connection).map_err(failure)?;
     match version(&connection).map_err(failure)? {
-        0 => create_schema(&mut connection).map_err(failure)?,
+        0 => set_schema(&mut connection, SCHEMA).map_err(failure)?,
+        1 => set_schema(&mut connection, UPGRADE_FROM_1).map_err(failure)?,
         SCHEMA_VERSION => {}
         found => {
             return Err(Failure::Unusable(StoreError::Newer {
@@ -199,9 +208,10 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Makes the schema, or brings it up to date, by these statements.
+fn set_schema(connection: &mut Connection, statements: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    transaction.execute_batch(SCHEMA)?;
+    transaction.execute_batch(statements)?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }

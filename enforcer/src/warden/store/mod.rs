@@ -23,7 +23,7 @@ pub use self::{
 };
 use crate::{
     clock::{BootInstant, WallInstant},
-    session::{EndReason, KeyUse, Principal, SessionId, SessionKey},
+    session::{CertificateId, EndReason, KeyThumbprint, KeyUse, Principal, SessionId, SessionKey},
 };
 
 /// Name of the database in `state_dir`.
@@ -54,6 +54,10 @@ pub struct StoredSession {
     pub boot_id: String,
     /// Latest `exp` of its credentials.
     pub token_expires_at: WallInstant,
+    /// The key that signed the credential with that `exp`, if its issuer can withdraw it.
+    pub signing_key: Option<KeyThumbprint>,
+    /// The client's certificate beside that credential.
+    pub certificate: Option<CertificateId>,
     /// Names of the policies that apply.
     pub policies: Vec<String>,
     /// The idle timeout in force.

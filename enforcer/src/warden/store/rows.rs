@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::{BootInstant, WallInstant},
-    session::{EndReason, KeyUse, Principal, SessionId, SessionKey},
+    session::{CertificateId, EndReason, KeyThumbprint, KeyUse, Principal, SessionId, SessionKey},
 };
 
 /// Reads everything.
@@ -97,7 +97,8 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
         .execute([row_id(session.id)])?;
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO sessions VALUES \
+             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             row_id(session.id),
@@ -114,6 +115,8 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
             policies,
             session.idle_timeout.map(nanos),
             session.last_activity.as_unix_nanos(),
+            session.signing_key.as_ref().map(KeyThumbprint::as_bytes),
+            session.certificate.as_ref().map(CertificateId::as_bytes),
         ])?;
     for stored in &session.keys {
         connection
@@ -146,6 +149,12 @@ fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
         boot_deadline: BootInstant::from_nanos(row.get::<_, i64>("boot_deadline")?.cast_unsigned()),
         boot_id: row.get("boot_id")?,
         token_expires_at: wall(row, "token_expires_at")?,
+        signing_key: row
+            .get::<_, Option<_>>("signing_key")?
+            .map(KeyThumbprint::from_bytes),
+        certificate: row
+            .get::<_, Option<_>>("certificate")?
+            .map(CertificateId::from_bytes),
         policies: serde_json::from_str(&policies).map_err(unreadable)?,
         idle_timeout: row
             .get::<_, Option<i64>>("idle_timeout")?

@@ -35,6 +35,8 @@ fn session(number: u64) -> StoredSession {
         boot_deadline: BootInstant::from_nanos(12_345),
         boot_id: "11111111-2222-3333-4444-555555555555".to_owned(),
         token_expires_at: later(90),
+        signing_key: Some(KeyThumbprint::from_bytes([9; 32])),
+        certificate: Some(CertificateId::from_bytes([8; 32])),
         policies: vec!["default".to_owned(), "pci, \"dss\"".to_owned()],
         idle_timeout: Some(Duration::from_millis(300_500)),
         last_activity: later(2),
@@ -62,6 +64,8 @@ fn sessions_are_there_again_after_a_restart() {
     let mut second = session(2);
     second.keys = vec![key(3, later(60))];
     second.authorized_party = None;
+    second.signing_key = None;
+    second.certificate = None;
     second.idle_timeout = None;
     second.opened_at = later(5);
     store.save(first.clone());
@@ -245,4 +249,28 @@ fn a_store_that_cannot_be_written_says_so_to_who_asks() {
     assert!(matches!(error, FlushError::Failed(_)), "{error}");
     let health = store.health();
     assert!(health.errors > 0 && health.last_error.is_some() && health.queued == 2);
+}
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (store, _) = open(&path, NOW);
+    store.save(session(1));
+    drop(store);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "ALTER TABLE sessions DROP COLUMN signing_key; \
+             ALTER TABLE sessions DROP COLUMN certificate; PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    let (_store, snapshot) = open(&path, NOW);
+    let unsigned = StoredSession {
+        signing_key: None,
+        certificate: None,
+        ..session(1)
+    };
+    assert_eq!(snapshot.sessions, [unsigned]);
 }

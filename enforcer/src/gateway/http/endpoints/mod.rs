@@ -3,6 +3,7 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET health/live`, `GET health/ready` | for load balancers; no token |
+//! | `GET jwks.json` | the keys that verify [assertions](crate::gateway::assertion); no token |
 //! | `GET session` | the session, as JSON |
 //! | `POST session/renew` | the same, after the bearer token has renewed it |
 //! | `POST session/logout` | 204; then the session ends, with all its sockets |
@@ -30,7 +31,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use self::report::SessionReport;
 use super::{body::ResponseBody, inspect::FAULT_TARGET, service::Known};
 use crate::{
-    channel::{Kinship, SessionUsage, ToWarden},
+    channel::{EndCause, Kinship, SessionUsage, ToWarden},
     clock::{boot_now, wall_now},
     gateway::{
         Gateway,
@@ -100,6 +101,7 @@ pub(super) async fn answer<B>(
             endpoint.admit(request.method(), request.headers())?;
             session(connection, endpoint, request.headers(), known).await
         }
+        None if path == "/jwks.json" => assertion_keys(&connection.gateway, request.method()),
         None => health(&connection.gateway, path),
     }
 }
@@ -111,7 +113,13 @@ async fn session(
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
-    let authenticated = Authenticated::by_token(&gateway.authenticator, headers, wall_now())?;
+    let authenticated = Authenticated::by_request(
+        &gateway.authenticator,
+        &connection.client,
+        connection.identity,
+        headers,
+        wall_now(),
+    )?;
     known.principal = Some(authenticated.principal().clone());
     let kinship = match endpoint {
         Endpoint::Renew => Kinship::Successor,
@@ -154,8 +162,25 @@ fn log_out(connection: &Arc<ConnectionContext>, bound: &Bound) {
     tokio::spawn(async move {
         // Whichever comes first.
         let _ = tokio::time::timeout(LOGOUT_GRACE, connection.closed()).await;
-        connection.gateway.link.tell(ToWarden::End { session });
+        let cause = EndCause::Logout;
+        let end = ToWarden::End { session, cause };
+        connection.gateway.link.tell(end);
     });
+}
+
+/// The keys that verify assertions, for upstreams.
+fn assertion_keys(gateway: &Gateway, method: &Method) -> Result<Response<ResponseBody>, Rejection> {
+    let assertions = gateway.assertions.as_ref().ok_or(Rejection::NoRoute)?;
+    if *method != Method::GET {
+        return Err(Rejection::EndpointMethod(method.clone(), "GET"));
+    }
+    let body = ResponseBody::whole(assertions.published().to_owned());
+    let mut response = typed(body, "application/jwk-set+json");
+    let headers = response.headers_mut();
+    let cacheable = HeaderValue::from_static("public, max-age=300");
+    headers.insert(header::CACHE_CONTROL, cacheable);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(response)
 }
 
 fn health(gateway: &Gateway, path: &str) -> Result<Response<ResponseBody>, Rejection> {
