@@ -24,6 +24,8 @@
 mod answer;
 mod cancel;
 mod exchange;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod login;
 mod message;
 mod messages;
