@@ -127,6 +127,9 @@ pub struct Policy {
     pub farewell: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<String>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `[[routes]]`
@@ -135,8 +138,13 @@ pub struct Policy {
 pub struct Route {
     pub listener: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub upstream: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
     pub policy: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_tls: Option<UpstreamTls>,
@@ -148,22 +156,9 @@ pub struct Route {
     pub proxy_protocol: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub login: Option<Login>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub forward_identity: Option<bool>,
-}
-
-/// `login` of a route.
-#[derive(Clone, Debug, Default, Serialize)]
-#[expect(missing_docs, reason = "the keys of the configuration file")]
-pub struct Login {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_from: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
+    /// Other keys.
+    #[serde(flatten)]
+    pub more: toml::Table,
 }
 
 /// `upstream_tls` of a route.
@@ -219,6 +214,7 @@ impl Default for Policy {
             warn_before: None,
             farewell: Some("0s".to_owned()),
             activity: None,
+            more: toml::Table::new(),
         }
     }
 }
@@ -228,16 +224,26 @@ impl Route {
     pub fn to(upstream: impl Into<String>) -> Self {
         Self {
             listener: MAIN.to_owned(),
+            protocol: None,
             path: None,
             upstream: upstream.into(),
+            targets: Vec::new(),
             policy: MAIN.to_owned(),
             upstream_tls: None,
             assertion_audience: None,
             upstream_pool: None,
             proxy_protocol: None,
             response_timeout: None,
-            login: None,
-            forward_identity: None,
+            more: toml::Table::new(),
+        }
+    }
+
+    /// Tunnels on the one listener, under the one policy, to `targets`.
+    pub fn tunnel(targets: &[&str]) -> Self {
+        Self {
+            protocol: Some("tunnel".to_owned()),
+            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+            ..Self::to("")
         }
     }
 }

@@ -24,6 +24,7 @@ pub mod capture;
 pub mod certificates;
 pub mod client;
 pub mod config;
+pub mod connect;
 pub mod daemon;
 pub mod demo;
 pub mod grpc;

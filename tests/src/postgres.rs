@@ -18,7 +18,7 @@ use nix::unistd::User;
 use crate::{
     bed::Bed,
     certificates::{Identity, SERVER_NAME},
-    config::{self, Login, Route, UpstreamTls},
+    config::{self, Route, UpstreamTls},
     daemon::Output,
     process::{self, Process},
     scene::Scene,
@@ -139,7 +139,11 @@ impl Postgres {
 impl Scene {
     /// Makes the listener a PostgreSQL listener in front of a server, which is started. Clients say
     /// who they are by `certificate` or by `token`; the gateway logs in as `login` says.
-    pub fn serve_postgres(&mut self, identity: &str, login: Option<Login>) -> Result<Postgres> {
+    pub fn serve_postgres(
+        &mut self,
+        identity: &str,
+        login: Option<toml::Table>,
+    ) -> Result<Postgres> {
         let server = Postgres::start(&self.bed, &self.authority.server()?)?;
         let ca_file = self.ca_file();
         let listener = self.config.listener()?;
@@ -149,10 +153,11 @@ impl Scene {
             listener.tls.client_ca = Some(ca_file);
             listener.principal = Some("subject_cn".to_owned());
         }
-        self.config.routes = vec![Route {
-            login,
-            ..Route::to(format!("postgres://127.0.0.1:{PORT}"))
-        }];
+        let mut route = Route::to(format!("postgres://127.0.0.1:{PORT}"));
+        if let Some(login) = login {
+            route.more.insert("login".to_owned(), login.into());
+        }
+        self.config.routes = vec![route];
         Ok(server)
     }
 
@@ -165,13 +170,15 @@ impl Scene {
         }
     }
 
-    /// A login with the bed's password.
-    pub fn login(&self, user: &str) -> Result<Login> {
-        Ok(Login {
-            user: Some(user.to_owned()),
-            password_file: Some(self.bed.write("password", format!("{PASSWORD}\n"))?),
-            ..Login::default()
-        })
+    /// A login with the bed's password, as the user that `key = value` says.
+    pub fn login(&self, key: &str, value: &str) -> Result<toml::Table> {
+        let file = self.bed.write("password", format!("{PASSWORD}\n"))?;
+        let file = file.to_str().context("a path")?;
+        let pairs = [(key, value), ("password_file", file)];
+        Ok(pairs
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .into_iter()
+            .collect())
     }
 
     /// A PostgreSQL client of the listener, as `user`, who says who they are by what is given.

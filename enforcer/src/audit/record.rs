@@ -47,6 +47,8 @@ events! {
     SessionEnded = "session_ended",
     /// A session that is only observed met its limit; nothing was cut.
     SessionObserved = "session_observed",
+    /// What a policy that is only observed would have refused; `reason` says why.
+    RequestObserved = "request_observed",
     /// A connection was bound to a session.
     ConnectionOpened = "connection_opened",
     /// A connection's socket closed; its counters are final.
@@ -182,6 +184,9 @@ pub struct Record {
     /// The client behind the remote end, where that is a proxy that announced it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxied_client: Option<SocketAddr>,
+    /// Where the client asked to be connected to, for the connection of a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
     /// The local end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
@@ -243,6 +248,7 @@ impl Record {
             role: None,
             client: None,
             proxied_client: None,
+            target: None,
             local: None,
             cookie: None,
             bytes_received: None,

@@ -55,6 +55,8 @@ pub enum ToWarden {
         session: SessionId,
         /// What the socket is to it.
         role: BoundRole,
+        /// Where the client asked to be connected to, if it did: for the audit log.
+        target: Option<String>,
     },
     /// A newer credential on a connection that is bound to the session. Answer: `Opened` or
     /// `Refused`.
@@ -98,6 +100,9 @@ pub enum ToWarden {
     },
     /// A request was refused, for the audit log. No answer.
     RefusedRequest(RefusedRequest),
+    /// A request went on that a policy would have refused which is only observed, for the audit
+    /// log. No answer.
+    ObservedRequest(RefusedRequest),
     /// The answer to `HandOver`: names of the listeners, whose sockets come along in this order.
     Listeners {
         /// Names, as in the configuration.
@@ -280,6 +285,18 @@ pub enum Refusal {
     /// The route's policy would have ended the session already.
     #[error("the session is older than this resource allows")]
     SessionTooOld,
+    /// It is outside the hours of a policy.
+    #[error("outside the hours of a policy")]
+    OutsideHours,
+    /// The session is bound to the network of its first connection.
+    #[error("the session is bound to another network")]
+    AnotherNetwork,
+    /// The session has as many connections as it may have.
+    #[error("the session has too many connections")]
+    TooManyConnections,
+    /// The subject has as many sessions as it may have.
+    #[error("the subject has too many sessions")]
+    TooManySessions,
     /// The credential belongs to another session than the connection.
     #[error("the connection belongs to another session")]
     AnotherSession,
@@ -298,4 +315,24 @@ pub enum Refusal {
     /// The warden is in no state to decide.
     #[error("the warden cannot decide now")]
     Unavailable,
+}
+
+impl Refusal {
+    /// The stable code, as in answers and in the audit log.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::SessionEnded(_) => "session_ended",
+            Self::SessionTooOld => "session_too_old",
+            Self::OutsideHours => "outside_hours",
+            Self::AnotherNetwork => "another_network",
+            Self::TooManyConnections => "too_many_connections",
+            Self::TooManySessions => "too_many_sessions",
+            Self::AnotherSession => "another_session",
+            Self::NoSession => "no_session",
+            Self::Capacity => "capacity",
+            Self::UnbindableSocket => "unbindable_socket",
+            Self::UnknownPolicy => "unknown_policy",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }

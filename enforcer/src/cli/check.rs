@@ -13,7 +13,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
         "{}: {}, {}, {}",
         args.config.display(),
         counted(config.listeners.len(), "listener", "listeners"),
-        counted(config.routes.len(), "route", "routes"),
+        counted(
+            config.routes.len() + config.tunnels.len(),
+            "route",
+            "routes"
+        ),
         counted(config.policies.len(), "policy", "policies"),
     );
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,9 @@
 //! that has to be mended. Errors go to standard error, one line first, the cause after it.
 
 pub mod audit;
+pub mod connect;
 pub mod maps;
+pub mod policy;
 pub mod sessions;
 pub mod status;
 pub mod unload;
@@ -22,6 +24,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+pub use policy::PolicyArgs;
 pub use since::{InvalidSince, Since};
 pub use target::{AdminTarget, ConfigTarget};
 
@@ -68,6 +71,16 @@ pub enum Command {
     Maps(MapsArgs),
     /// Read the audit log.
     Audit(AuditArgs),
+    /// Show policies, templates and decisions.
+    Policy(PolicyArgs),
+    /// Reach a target through a gateway: the client's half of a tunnel.
+    ///
+    /// Needs no daemon and no rights. Renews the session with each newer token, and says on
+    /// standard error how it goes. Exits with 0 when the tunnel or a signal has ended it, 77 when
+    /// the gateway refused the token or the target, or the session is over, 1 for any other
+    /// failure.
+    #[command(after_help = CONNECT_EXAMPLES)]
+    Connect(connect::ConnectArgs),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
     /// All sessions are ended first, with their connections.
@@ -76,6 +89,15 @@ pub enum Command {
     #[command(hide = true)]
     Gateway,
 }
+
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  enforcer connect --gateway gw.example:443 --token-command 'idp token' \\
+      --listen 127.0.0.1:5432 db.internal:5432
+  psql -h 127.0.0.1
+
+  ssh -o ProxyCommand='enforcer connect --gateway gw.example:443 --token-file ~/.token \\
+      --stdio %h:%p' build.internal";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -226,6 +248,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             args.json,
         ),
         Command::Audit(args) => run_audit(args),
+        Command::Policy(args) => policy::run(args),
+        Command::Connect(args) => connect::run(args),
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
             unload::run(&args.target.socket()?, || pins::remove(&daemon))
@@ -289,6 +313,9 @@ fn report(error: &anyhow::Error) {
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if let Some(failure) = error.downcast_ref::<connect::Failure>() {
+        return failure.exit_code();
+    }
     if is_to_mend(error) {
         ExitCode::from(EXIT_USAGE)
     } else {
@@ -330,6 +357,15 @@ mod tests {
             "enforcer maps --json",
             "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
             "enforcer audit --since 2026-01-31T12:00:00Z --config f.toml",
+            "enforcer policy templates --json",
+            "enforcer policy show --config f.toml",
+            "enforcer policy show sensitive --config f.toml --json",
+            "enforcer policy explain --config f.toml --subject alice --route /admin",
+            "enforcer policy explain --config f.toml --subject alice --route api.example/admin \
+             --claims c.json --client 192.0.2.7 --issuer https://idp --at 2026-01-31T12:00:00Z",
+            "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
+            "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
+            "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
             "enforcer unload",
             "enforcer gateway",
         ] {
@@ -349,6 +385,15 @@ mod tests {
             "enforcer sessions revoke 0000000000000abc --all",
             "enforcer sessions revoke --subject alice --all",
             "enforcer audit --since yesterday",
+            "enforcer policy",
+            "enforcer policy show",
+            "enforcer policy explain --config f.toml --subject alice",
+            "enforcer connect --gateway gw:443 --stdio db:1",
+            "enforcer connect --gateway gw:443 --token-file t db:1",
+            "enforcer connect --gateway gw --token-file t --stdio db:1",
+            "enforcer connect --gateway gw:443 --token-file t --token-env T --stdio db:1",
+            "enforcer connect --gateway gw:443 --token-file t --stdio --listen 127.0.0.1:1 db:1",
+            "enforcer connect --gateway gw:443 --token-file t --stdio --client-key k db:1",
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.use_stderr(), "{line}");

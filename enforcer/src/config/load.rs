@@ -1,9 +1,12 @@
 //! From the file to [`Config`].
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
-    Config, ConfigError, Listener, Problem, Protocol, RequestIdentity, assertion, daemon,
+    Config, ConfigError, Listener, PolicySettings, Problem, assertion, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -20,7 +23,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] with every problem that can be told apart from the others.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Ok(parse(text, path)?.0)
+        Ok(parse(text, path)?.config)
     }
 
     /// Like [`Config::parse`], and looks into each file that the configuration refers to:
@@ -29,7 +32,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`] also for a file that is missing, unreadable or of no use.
     pub fn parse_with_files(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let (config, files) = parse(text, path)?;
+        let Parsed { config, files, .. } = parse(text, path)?;
         let problems: Vec<_> = files.iter().filter_map(files::check).collect();
         if problems.is_empty() {
             Ok(config)
@@ -53,6 +56,26 @@ impl Config {
     pub fn load_with_files(path: &Path) -> Result<Self, ConfigError> {
         Self::parse_with_files(&read(path)?, path)
     }
+
+    /// Reads the file at `path` as [`Config::load`] does, and says where the values of each policy
+    /// came from.
+    ///
+    /// # Errors
+    /// Those of [`Config::load`].
+    pub fn load_with_settings(
+        path: &Path,
+    ) -> Result<(Self, BTreeMap<String, PolicySettings>), ConfigError> {
+        let Parsed {
+            config, settings, ..
+        } = parse(&read(path)?, path)?;
+        Ok((config, settings))
+    }
+}
+
+struct Parsed {
+    config: Config,
+    files: Vec<FileReference>,
+    settings: BTreeMap<String, PolicySettings>,
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -70,7 +93,7 @@ fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
     }
 }
 
-fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), ConfigError> {
+fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
     let lines = Lines::new(text);
     let raw = shape::read(text, &lines).map_err(|problem| invalid(path, vec![problem]))?;
     let folder = folder(path);
@@ -90,19 +113,19 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
-    let takes_tokens = |listener: &Listener| {
-        let by_certificate = matches!(listener.identity, RequestIdentity::Certificate(_));
-        !by_certificate && !matches!(listener.protocol, Protocol::Tcp(_))
-    };
-    let tokens_wanted = listeners.is_empty() || listeners.values().any(takes_tokens);
+    let tokens_wanted = listeners.is_empty() || listeners.values().any(Listener::takes_tokens);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
     let assertion = raw
         .assertion
         .as_ref()
         .map(|raw| assertion::convert(&mut draft, raw));
-    let policies = policies::convert(&mut draft, raw.policies);
+    let known = policies::Known {
+        issuers: identity.issuers().collect(),
+        takes_certificates: listeners.values().any(Listener::takes_certificates),
+    };
+    let (policies, settings) = policies::convert(&mut draft, raw.policies, &known);
     assertion::check_routes(&mut draft, &raw.routes, assertion.is_some());
-    let routes = routes::convert(&mut draft, raw.routes, &names, &listeners);
+    let (routes, tunnels) = routes::convert(&mut draft, raw.routes, &names, &listeners, &policies);
 
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
@@ -112,8 +135,13 @@ fn parse(text: &str, path: &Path) -> Result<(Config, Vec<FileReference>), Config
         assertion,
         policies,
         routes,
+        tunnels,
     };
-    Ok((config, files))
+    Ok(Parsed {
+        config,
+        files,
+        settings,
+    })
 }
 
 /// The absolute folder of the file at `path`.

@@ -21,6 +21,7 @@ mod proxy;
 mod raw;
 mod routes;
 mod shape;
+mod tunnels;
 mod upstream;
 
 use std::{
@@ -35,8 +36,9 @@ pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 pub(crate) use files::read_password;
 use ipnet::IpNet;
+pub use policies::{Origin, PolicySettings, Setting};
 
-use crate::policy::Policy;
+use crate::policy::{Policy, Requirements};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +55,8 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
+    /// `[[routes]]` with `protocol = "tunnel"`, in the order of the file.
+    pub tunnels: Vec<TunnelRoute>,
 }
 
 /// Where the daemon lives and how much it may hold.
@@ -95,6 +99,19 @@ pub struct Listener {
     pub proxies: Vec<IpNet>,
     /// Its TLS; every listener has one.
     pub tls: ServerTls,
+}
+
+impl Listener {
+    /// Clients may say who they are by a token.
+    pub fn takes_tokens(&self) -> bool {
+        let by_certificate = matches!(self.identity, RequestIdentity::Certificate(_));
+        !by_certificate && !matches!(self.protocol, Protocol::Tcp(_))
+    }
+
+    /// Clients may say who they are by a certificate alone.
+    pub fn takes_certificates(&self) -> bool {
+        matches!(self.protocol, Protocol::Tcp(_)) || self.identity != RequestIdentity::Token
+    }
 }
 
 /// What a listener speaks.
@@ -168,6 +185,13 @@ pub struct ClientAuthority {
 pub struct Identity {
     /// `[[identity.jwt]]`
     pub jwt: Vec<JwtIssuer>,
+}
+
+impl Identity {
+    /// The names of all issuers of tokens.
+    pub fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.jwt.iter().map(|issuer| issuer.issuer.as_str())
+    }
 }
 
 /// A token issuer.
@@ -246,8 +270,10 @@ pub struct Route {
     pub path: String,
     /// Where requests go.
     pub upstream: Upstream,
-    /// Names of the policies.
+    /// Names of the policies; never empty.
     pub policies: Vec<String>,
+    /// What is asked of each request.
+    pub require: Requirements,
     /// The bearer token goes on to the upstream.
     pub forward_token: bool,
     /// `aud` of the assertion that requests carry to the upstream; without it they carry none.
@@ -293,6 +319,52 @@ pub enum LoginUser {
     Subject,
     /// `user`: this one.
     Fixed(String),
+}
+
+/// From a listener to the targets that CONNECT may reach, under a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TunnelRoute {
+    /// Name of the listener.
+    pub listener: String,
+    /// Where tunnels may lead.
+    pub targets: Vec<TargetPattern>,
+    /// Names of the policies; never empty.
+    pub policies: Vec<String>,
+    /// What is asked of each request.
+    pub require: Requirements,
+    /// Connections to targets start with a PROXY protocol header, which says who the client is.
+    pub proxy_protocol: Option<ProxyVersion>,
+    /// Longest wait for the name and for a connection to the target; default 5 s.
+    pub connect_timeout: Duration,
+}
+
+/// Targets of tunnels: `db.internal:5432`, `*.internal:22`, `10.0.0.0/8:5900-5999`, `[::1]:*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetPattern {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Which of their ports.
+    pub ports: PortRange,
+}
+
+/// Hosts of tunnels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Exactly this name, in lower case, without a final dot.
+    Name(String),
+    /// All names that end with this: a dot and a name in lower case.
+    Suffix(String),
+    /// Addresses, whether the client names them or a name that resolves to them.
+    Network(IpNet),
+}
+
+/// Ports from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
 }
 
 /// An upstream: `http://host:port` or `https://host:port`, or with HTTP/2 `h2c://` (in the clear,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::duration::RawDuration;
+use crate::policy::ClaimValue;
 
 /// A table of named sections; the names keep their position.
 pub(super) type Named<T> = BTreeMap<Spanned<String>, T>;
@@ -115,23 +116,58 @@ pub(super) struct RawAssertion {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawPolicy {
-    pub(super) max_session: Spanned<RawDuration>,
+    pub(super) template: Option<Spanned<String>>,
+    pub(super) max_session: Option<Spanned<RawDuration>>,
     pub(super) idle_timeout: Option<Spanned<RawDuration>>,
     pub(super) warn_before: Option<Spanned<RawDuration>>,
     pub(super) farewell: Option<Spanned<RawDuration>>,
     pub(super) activity: Option<Spanned<String>>,
     pub(super) mode: Option<Spanned<String>>,
+    pub(super) max_connections: Option<Spanned<i64>>,
+    pub(super) max_sessions_per_subject: Option<Spanned<i64>>,
+    pub(super) at_session_limit: Option<Spanned<String>>,
+    pub(super) bind_network: Option<Spanned<String>>,
+    pub(super) bind_network_ipv6: Option<Spanned<String>>,
+    #[serde(rename = "match")]
+    pub(super) matches: Option<Spanned<RawMatch>>,
+    pub(super) require: Option<Spanned<RawRequire>>,
+    pub(super) hours: Option<Spanned<RawHours>>,
+}
+
+/// Names of claims and values, and a few names of its own.
+pub(super) type RawMatch = Named<Spanned<RawClaimValues>>;
+
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRequire {
+    pub(super) acr: Option<Spanned<OneOrMany>>,
+    pub(super) amr: Option<Spanned<OneOrMany>>,
+    pub(super) max_age: Option<Spanned<RawDuration>>,
+    pub(super) scopes: Option<Spanned<OneOrMany>>,
+    pub(super) claims: Option<Named<Spanned<RawClaimValues>>>,
+    pub(super) networks: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHours {
+    pub(super) time_zone: Spanned<String>,
+    pub(super) windows: Spanned<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
     pub(super) listener: Spanned<String>,
+    pub(super) protocol: Option<Spanned<String>>,
     pub(super) host: Option<Spanned<String>>,
     pub(super) path: Option<Spanned<String>>,
-    pub(super) upstream: Spanned<String>,
+    pub(super) upstream: Option<Spanned<String>>,
+    pub(super) targets: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) upstream_tls: Option<Spanned<RawUpstreamTls>>,
-    pub(super) policy: Spanned<String>,
+    pub(super) policy: Option<Spanned<String>>,
+    pub(super) policies: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) require: Option<Spanned<RawRequire>>,
     pub(super) forward_token: Option<Spanned<bool>>,
     pub(super) assertion_audience: Option<Spanned<String>>,
     pub(super) login: Option<Spanned<RawLogin>>,
@@ -160,7 +196,7 @@ pub(super) struct RawLogin {
 }
 
 /// One string, or a list of them.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct OneOrMany(pub(super) Vec<String>);
 
 impl<'de> Deserialize<'de> for OneOrMany {
@@ -184,6 +220,49 @@ impl<'de> Deserialize<'de> for OneOrMany {
                     texts.push(text);
                 }
                 Ok(OneOrMany(texts))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// The values that a claim may have: one, or a list of them.
+#[derive(Debug, PartialEq)]
+pub(super) struct RawClaimValues(pub(super) Vec<ClaimValue>);
+
+impl<'de> Deserialize<'de> for RawClaimValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = RawClaimValues;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a whole number, true or false, or a list of these")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawClaimValues, E> {
+                Ok(RawClaimValues(vec![ClaimValue::Text(text.to_owned())]))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<RawClaimValues, E> {
+                Ok(RawClaimValues(vec![ClaimValue::Integer(number)]))
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<RawClaimValues, E> {
+                Ok(RawClaimValues(vec![ClaimValue::Boolean(flag)]))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> Result<RawClaimValues, A::Error> {
+                let mut values = Vec::new();
+                while let Some(RawClaimValues(value)) = list.next_element()? {
+                    values.extend(value);
+                }
+                Ok(RawClaimValues(values))
             }
         }
 

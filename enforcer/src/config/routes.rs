@@ -8,17 +8,23 @@ use std::{
 use rustls::pki_types::ServerName;
 use toml::Spanned;
 
+mod policies;
+
+pub(super) use self::policies::Attached;
 use super::{
-    Listener, Protocol, Route, Upstream, UpstreamPool, UpstreamTls,
+    Listener, Protocol, Route, TunnelRoute, Upstream, UpstreamPool, UpstreamTls,
     draft::Draft,
     duration::Zero,
     files::Content,
     postgres, proxy,
     raw::{RawRoute, RawUpstreamTls},
+    tunnels,
     upstream::{self, Carried},
 };
 
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::policy::Policy;
+
+pub(super) const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The names that routes may refer to, each with the line of its section.
@@ -33,7 +39,8 @@ pub(super) fn convert(
     raw: Vec<Spanned<RawRoute>>,
     names: &Names<'_>,
     listeners: &BTreeMap<String, Listener>,
-) -> Vec<Route> {
+    policies: &BTreeMap<String, Policy>,
+) -> (Vec<Route>, Vec<TunnelRoute>) {
     if raw.is_empty() {
         draft.report_file(
             "there is no route",
@@ -45,11 +52,28 @@ pub(super) fn convert(
     let known = names.listeners.keys().copied().collect();
     let mut lines = BTreeMap::new();
     let mut routes = Vec::new();
+    let mut targets = tunnels::Seen::new();
+    let mut tunnels = Vec::new();
     for raw in raw {
         let listener = listeners.get(raw.get_ref().listener.get_ref());
         let protocol = listener.map(|listener| listener.protocol);
-        let Some(route) = convert_route(draft, raw.get_ref(), listener, &known, &names.policies)
-        else {
+        let attached = policies::convert(draft, &raw, &names.policies);
+        if listener.is_some_and(|listener| !listener.takes_tokens()) {
+            policies::report_token_requirements(draft, &raw, &attached, policies);
+        }
+        if is_tunnel(draft, raw.get_ref()) {
+            let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
+            tunnels.extend(tunnels::convert(
+                draft,
+                &raw,
+                names,
+                attached,
+                carries_http,
+                &mut targets,
+            ));
+            continue;
+        }
+        let Some(route) = convert_route(draft, &raw, listener, &known, attached) else {
             continue;
         };
         let what = (
@@ -73,7 +97,25 @@ pub(super) fn convert(
         }
         routes.push(route);
     }
-    routes
+    (routes, tunnels)
+}
+
+fn is_tunnel(draft: &mut Draft<'_>, raw: &RawRoute) -> bool {
+    let words = [("http", false), ("tunnel", true)];
+    let tunnel = draft.word("protocol", raw.protocol.as_ref(), words);
+    let Some(targets) = raw.targets.as_ref().filter(|_| !tunnel) else {
+        return tunnel;
+    };
+    let word = raw.protocol.as_ref().map(|word| word.get_ref().as_str());
+    if matches!(word, None | Some("http")) {
+        draft.report(
+            targets,
+            "`targets` has an effect on tunnels only",
+            "add `protocol = \"tunnel\"`, or remove it",
+        );
+    }
+    // What was meant is plain without an upstream.
+    raw.upstream.is_none()
 }
 
 fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], names: &Names<'_>) {
@@ -94,24 +136,31 @@ fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], nam
 
 fn convert_route(
     draft: &mut Draft<'_>,
-    raw: &RawRoute,
+    route: &Spanned<RawRoute>,
     from: Option<&Listener>,
     listeners: &BTreeSet<&str>,
-    policies: &BTreeSet<&str>,
+    attached: Attached,
 ) -> Option<Route> {
+    let raw = route.get_ref();
     let carried = from.map(|listener| listener.protocol.carries());
     if let Some(other) = carried.filter(|carried| *carried != Carried::Http) {
         report_http_settings(draft, raw, other);
     }
     let postgres = postgres::route(draft, raw, from);
     let listener = draft.reference("listener", &raw.listener, listeners);
-    let policy = draft.reference("policy", &raw.policy, policies);
     let host = raw.host.as_ref().map(|value| host(draft, value));
     let path = match &raw.path {
         Some(value) => path(draft, value),
         None => Some("/".to_owned()),
     };
-    let upstream = convert_upstream(draft, &raw.upstream, raw.upstream_tls.as_ref(), carried);
+    let upstream = match &raw.upstream {
+        Some(url) => convert_upstream(draft, url, raw.upstream_tls.as_ref(), carried),
+        None => {
+            let help = "add `upstream = \"http://127.0.0.1:9000\"`";
+            draft.report(route, "key `upstream` is missing", help);
+            None
+        }
+    };
     let pools = [
         ("shared", UpstreamPool::Shared),
         ("session", UpstreamPool::Session),
@@ -143,7 +192,8 @@ fn convert_route(
         },
         path: path?,
         upstream: upstream?,
-        policies: vec![policy?],
+        policies: attached.policies,
+        require: attached.require,
         forward_token: raw.forward_token.as_ref().is_some_and(|it| *it.get_ref()),
         assertion_audience: raw
             .assertion_audience
@@ -169,6 +219,7 @@ fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute, carried: Carried)
             );
         }
     }
+    refuse(draft, carried, "protocol", raw.protocol.as_ref());
     refuse(draft, carried, "host", raw.host.as_ref());
     refuse(draft, carried, "path", raw.path.as_ref());
     refuse(draft, carried, "forward_token", raw.forward_token.as_ref());

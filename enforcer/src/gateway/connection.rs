@@ -55,6 +55,7 @@ use crate::{
         tcp::{self, TcpService},
         tls,
     },
+    policy::Denied,
     session::Principal,
 };
 
@@ -105,6 +106,14 @@ impl ConnectionContext {
                 self.gateway.link.tell(ToWarden::RefusedRequest(record));
             }
         }
+    }
+
+    /// Tells the warden what a policy would have refused that only observes.
+    pub(crate) fn report_observed(&self, denied: &Denied, principal: Option<Principal>) {
+        let client = &self.client;
+        let rejection = Rejection::Denied(denied.clone());
+        let record = rejection.record(client.peer(), &self.listener, client.cookie(), principal);
+        self.gateway.link.tell(ToWarden::ObservedRequest(record));
     }
 }
 

@@ -189,12 +189,14 @@ impl Link {
         &self,
         cookie: u64,
         session: SessionId,
+        target: Option<String>,
     ) -> Result<(), Refusal> {
         let answer = self.ask(|request| ToWarden::Bind {
             request,
             cookie,
             session,
             role: BoundRole::Upstream,
+            target,
         });
         match answer.await {
             Answer::Bound => Ok(()),

@@ -10,6 +10,7 @@
 //!   tls, http    requests, strictly framed; or bytes (tcp)        Client
 //!     |
 //!   stages       a valid token or certificate                     Authenticated
+//!     |          the policies let it in                           Permitted
 //!     |          its session, bound in the kernel                 Bound
 //!     |
 //!   forward      to the upstream, as long as the session lives
@@ -47,9 +48,14 @@ mod tcp;
 mod tests;
 mod tls;
 mod touch;
+mod tunnel;
 mod upstream;
 mod websocket;
 
+pub(crate) use self::{
+    http::route::route_of,
+    tls::{PemError, read_certificates, read_private_key, read_roots},
+};
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
@@ -69,9 +75,10 @@ use self::{
     postgres::{CancelKeys, PostgresService},
     start::Started,
     tcp::TcpService,
+    tunnel::Tunnels,
     upstream::Upstream,
 };
-use crate::{authn::Authenticator, channel::Transport, clock::boot_now};
+use crate::{authn::Authenticator, channel::Transport, clock::boot_now, policy::PolicySet};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -84,8 +91,10 @@ struct Gateway {
     authenticator: Authenticator,
     assertions: Option<Assertions>,
     routes: RouteTable,
+    policies: PolicySet,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
+    tunnels: Tunnels,
     /// Of PostgreSQL connections.
     cancel_keys: CancelKeys,
     /// How long a connection may be without a session.
@@ -94,7 +103,6 @@ struct Gateway {
 
 /// Where a route leads.
 struct Target {
-    policies: Vec<String>,
     forward_token: bool,
     /// `aud` of the assertion that requests carry.
     assertion_audience: Option<Arc<str>>,
@@ -174,7 +182,9 @@ impl Server {
             authenticator: started.authenticator,
             assertions: started.assertions,
             routes: started.routes,
+            policies: started.policies,
             targets: started.targets,
+            tunnels: started.tunnels,
             cancel_keys: CancelKeys::default(),
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });

@@ -1,6 +1,6 @@
 //! Every way in which a request can fail, and the one table of what is answered.
 
-use std::net::SocketAddr;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use http::{HeaderValue, Response, StatusCode, header};
 
@@ -11,7 +11,9 @@ use crate::{
         http::{head::HeadFault, path::PathError, route::AmbiguousPath},
         postgres::{LoginRefused, packet::PacketFault, scanner::Violation},
         proxy::HeaderFault,
+        tunnel::{InvalidTarget, Target, TargetNotAllowed},
     },
+    policy::Denied,
     session::Principal,
 };
 
@@ -46,6 +48,16 @@ pub(crate) enum Rejection {
     EndpointMethod(http::Method, &'static str),
     #[error("a request of another site")]
     CrossSite,
+    #[error(transparent)]
+    InvalidTarget(#[from] InvalidTarget),
+    #[error(transparent)]
+    TargetNotAllowed(#[from] TargetNotAllowed),
+    #[error("the name of the target {0} cannot be resolved: {1}")]
+    TargetUnresolved(Target, std::io::Error),
+    #[error("the target {0} cannot be reached: {1}")]
+    TargetUnreachable(Target, std::io::Error),
+    #[error("no connection to the target {0} in time")]
+    TargetTimeout(Target),
     #[error("several Authorization fields")]
     SeveralTokens,
     #[error("a bearer token is needed")]
@@ -58,6 +70,8 @@ pub(crate) enum Rejection {
     Confirmation(ConfirmationError, Principal),
     #[error("{0}")]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("this listener speaks TLS only")]
     PlainPostgres,
     #[error(transparent)]
@@ -148,6 +162,12 @@ impl Rejection {
             Self::EndpointMethod(..) => {
                 verdict(S::METHOD_NOT_ALLOWED, "method_not_allowed", Client)
             }
+            Self::InvalidTarget(_) => verdict(S::BAD_REQUEST, "invalid_target", Client),
+            Self::TargetNotAllowed(_) => verdict(S::FORBIDDEN, "target_not_allowed", Client),
+            // The client chose the target: these go to the audit log.
+            Self::TargetUnresolved(..) => verdict(S::BAD_GATEWAY, "target_unresolved", Client),
+            Self::TargetUnreachable(..) => verdict(S::BAD_GATEWAY, "target_unreachable", Client),
+            Self::TargetTimeout(_) => verdict(S::GATEWAY_TIMEOUT, "target_timeout", Client),
             Self::CrossSite => verdict(S::FORBIDDEN, "cross_site", Client),
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
@@ -160,6 +180,16 @@ impl Rejection {
             Self::Refused(Refusal::SessionTooOld) => {
                 verdict(S::UNAUTHORIZED, "session_too_old", Client)
             }
+            Self::Refused(refusal @ (Refusal::OutsideHours | Refusal::AnotherNetwork)) => {
+                verdict(S::FORBIDDEN, refusal.code(), Client)
+            }
+            Self::Refused(refusal @ (Refusal::TooManyConnections | Refusal::TooManySessions)) => {
+                verdict(S::TOO_MANY_REQUESTS, refusal.code(), Client)
+            }
+            Self::Denied(denied @ Denied::Authentication { .. }) => {
+                verdict(S::UNAUTHORIZED, denied.code(), Client)
+            }
+            Self::Denied(denied) => verdict(S::FORBIDDEN, denied.code(), Client),
             Self::Refused(Refusal::NoSession) => verdict(S::UNAUTHORIZED, "no_session", Client),
             Self::Refused(Refusal::AnotherSession) => {
                 verdict(S::MISDIRECTED_REQUEST, "another_session", Client)
@@ -201,9 +231,7 @@ impl Rejection {
         };
         // What follows a request that two servers could read differently is not believed.
         let doubtful = open.status == S::BAD_REQUEST;
-        let close = self.is_final()
-            || matches!(self, Self::Head(_))
-            || matches!(self, Self::Method(method) if *method == http::Method::CONNECT);
+        let close = self.is_final() || matches!(self, Self::Head(_));
         Verdict {
             close: doubtful || close,
             ..open
@@ -215,7 +243,11 @@ impl Rejection {
         matches!(
             self,
             Self::Refused(
-                Refusal::SessionEnded(_) | Refusal::AnotherSession | Refusal::UnbindableSocket
+                Refusal::SessionEnded(_)
+                    | Refusal::AnotherSession
+                    | Refusal::AnotherNetwork
+                    | Refusal::TooManyConnections
+                    | Refusal::UnbindableSocket
             )
         )
     }
@@ -232,6 +264,9 @@ impl Rejection {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         match verdict.status {
             StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, self.challenge());
+            }
+            StatusCode::FORBIDDEN if matches!(self, Self::Denied(Denied::Scope { .. })) => {
                 headers.insert(header::WWW_AUTHENTICATE, self.challenge());
             }
             StatusCode::SERVICE_UNAVAILABLE => {
@@ -278,16 +313,50 @@ impl Rejection {
         }
     }
 
-    /// RFC 6750, section 3. A request without a token is told nothing about errors.
+    /// RFC 6750, section 3, and RFC 9470 for a better authentication. A request without a token is
+    /// told nothing about errors.
     fn challenge(&self) -> HeaderValue {
-        let challenge = match self {
-            Self::MissingToken => format!("Bearer realm=\"{REALM}\""),
-            error => format!(
-                "Bearer realm=\"{REALM}\", error=\"invalid_token\", error_description=\"{}\"",
-                description(&error.to_string())
-            ),
-        };
+        let mut challenge = format!("Bearer realm=\"{REALM}\"");
+        if !matches!(self, Self::MissingToken) {
+            let error = match self {
+                Self::Denied(denied) => denied.code(),
+                _ => "invalid_token",
+            };
+            let description = description(&self.to_string());
+            // Writing to a string does not fail.
+            let _ = write!(
+                challenge,
+                ", error=\"{error}\", error_description=\"{description}\""
+            );
+        }
+        if let Self::Denied(denied) = self {
+            challenge.push_str(&needed(denied));
+        }
         HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
+    }
+}
+
+/// What would be enough, as parameters of a challenge. The configuration takes no value that would
+/// break out of its quotes.
+fn needed(denied: &Denied) -> String {
+    match denied {
+        Denied::Scope { scopes, .. } => format!(", scope=\"{}\"", scopes.join(" ")),
+        Denied::Authentication {
+            acr_values,
+            max_age,
+            ..
+        } => {
+            let mut needed = String::new();
+            if !acr_values.is_empty() {
+                needed = format!(", acr_values=\"{}\"", acr_values.join(" "));
+            }
+            if let Some(max_age) = max_age {
+                // Writing to a string does not fail.
+                let _ = write!(needed, ", max_age=\"{}\"", max_age.as_secs());
+            }
+            needed
+        }
+        Denied::Network { .. } | Denied::Hours { .. } | Denied::Claim { .. } => String::new(),
     }
 }
 
@@ -304,8 +373,10 @@ fn description(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::session::EndReason;
+    use crate::{policy::Source, session::EndReason};
 
     #[test]
     fn a_missing_token_is_told_no_error() {
@@ -337,6 +408,10 @@ mod tests {
         for (refusal, status, close) in [
             (Refusal::SessionTooOld, 401, false),
             (Refusal::NoSession, 401, false),
+            (Refusal::OutsideHours, 403, false),
+            (Refusal::AnotherNetwork, 403, true),
+            (Refusal::TooManyConnections, 429, true),
+            (Refusal::TooManySessions, 429, false),
             (Refusal::AnotherSession, 421, true),
             (Refusal::Capacity, 503, false),
             (Refusal::Unavailable, 503, false),
@@ -351,6 +426,50 @@ mod tests {
                 status == 503
             );
         }
+    }
+
+    #[test]
+    fn a_better_authentication_is_asked_for_by_its_parameters() {
+        let denied = Denied::Authentication {
+            by: Source::Policy("admin".to_owned()),
+            wanted: "authentication of class aal2 or aal3".to_owned(),
+            acr_values: vec!["aal2".to_owned(), "aal3".to_owned()],
+            max_age: Some(Duration::from_secs(300)),
+        };
+        let (response, body) = Rejection::Denied(denied).response();
+        assert_eq!(response.status(), 401);
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"enforcer\", error=\"insufficient_user_authentication\", \
+             error_description=\"the policy `admin` asks for authentication of class aal2 or \
+             aal3\", acr_values=\"aal2 aal3\", max_age=\"300\""
+        );
+        assert!(body.contains("\"code\":\"insufficient_user_authentication\""));
+        assert!(!response.headers().contains_key(header::CONNECTION));
+    }
+
+    #[test]
+    fn a_missing_scope_is_named_and_other_refusals_are_not_challenges() {
+        let denied = Denied::Scope {
+            by: Source::Route,
+            missing: "write".to_owned(),
+            scopes: vec!["read".to_owned(), "write".to_owned()],
+        };
+        let (response, _) = Rejection::Denied(denied).response();
+        assert_eq!(response.status(), 403);
+        assert_eq!(
+            response.headers()[header::WWW_AUTHENTICATE],
+            "Bearer realm=\"enforcer\", error=\"insufficient_scope\", \
+             error_description=\"the route asks for the scope `write`\", scope=\"read write\""
+        );
+        let denied = Denied::Network {
+            by: Source::Route,
+            client: "192.0.2.1".parse().unwrap(),
+        };
+        let (response, body) = Rejection::Denied(denied).response();
+        assert_eq!(response.status(), 403);
+        assert!(!response.headers().contains_key(header::WWW_AUTHENTICATE));
+        assert!(body.contains("\"code\":\"network_not_allowed\""));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //!   Accepted --TLS--> Client
 //!                       | each request
 //!                       v
-//!                  Authenticated ------------> Bound ------------> forwarded
-//!              a valid credential    the session is in the map, the socket is
-//!                                    bound, its policies apply
+//!                  Authenticated --> Permitted --> Bound --> forwarded
+//!              a valid credential        |            the session is in the map, the
+//!                                        |            socket is bound, its policies apply
+//!                           the policies let the request in
 //! ```
 
 use std::{
@@ -15,19 +16,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use http::{HeaderMap, header};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     authn::{Authenticator, Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
-    clock::{WallInstant, boot_now},
+    clock::{WallInstant, boot_now, wall_now},
     config::{CertificateName, RequestIdentity},
     gateway::{
-        binding::Binding, client_certificate::ClientCertificate, link::Link, rejection::Rejection,
-        sessions::SessionHandle, socket::Socket,
+        binding::Binding, client_certificate::ClientCertificate, connection::ConnectionContext,
+        link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
     },
-    policy::Claims,
+    policy::{self, Claims, Denied, Permit, PolicySet, Purpose},
     session::{Credential, Principal, SessionId},
 };
 
@@ -182,44 +182,25 @@ pub(crate) struct Authenticated {
 }
 
 impl Authenticated {
-    /// By the bearer token of the request (RFC 6750, section 2.1).
-    fn by_token(
-        authenticator: &Authenticator,
-        headers: &HeaderMap,
-        now: WallInstant,
-    ) -> Result<Self, Rejection> {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-        let field = fields.next().ok_or(Rejection::MissingToken)?;
-        if fields.next().is_some() {
-            return Err(Rejection::SeveralTokens);
-        }
-        let field = field.to_str().map_err(|_| Rejection::MissingToken)?;
-        let token = match field.trim().split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(Rejection::MissingToken),
-        };
-        let identified = authenticator.validate(token, now)?;
-        Ok(Self { identified })
-    }
-
-    /// By what the listener takes for identity: the request's token, or the client's certificate.
+    /// By what the listener takes for identity: the bearer token that the request carries, or the
+    /// client's certificate.
     pub(crate) fn by_request(
-        authenticator: &Authenticator,
-        client: &Client,
-        identity: RequestIdentity,
-        headers: &HeaderMap,
+        connection: &ConnectionContext,
+        token: Option<&str>,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
-        match identity {
-            RequestIdentity::Certificate(name) => Self::by_certificate(client, name, now),
-            RequestIdentity::TokenOrCertificate(name)
-                if client.certificate.is_some() && !headers.contains_key(header::AUTHORIZATION) =>
-            {
+        let client = &connection.client;
+        let authenticator = &connection.gateway.authenticator;
+        match (connection.identity, token) {
+            (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now),
+            (RequestIdentity::TokenOrCertificate(name), None) if client.certificate.is_some() => {
                 Self::by_certificate(client, name, now)
             }
-            RequestIdentity::Token | RequestIdentity::TokenOrCertificate(_) => {
-                Self::by_token(authenticator, headers, now)?.held_to(authenticator, client, now)
+            (_, Some(token)) => {
+                let identified = authenticator.validate(token, now)?;
+                Self { identified }.held_to(authenticator, client, now)
             }
+            (_, None) => Err(Rejection::MissingToken),
         }
     }
 
@@ -287,6 +268,47 @@ impl Authenticated {
     pub(crate) fn principal(&self) -> &Principal {
         &self.identified.credential.principal
     }
+
+    /// Asks the policies.
+    pub(crate) fn permit(
+        self,
+        policies: &PolicySet,
+        purpose: Purpose,
+        client: &Client,
+        now: WallInstant,
+    ) -> Result<Permitted, Denied> {
+        let permit = policies.decide(&self.request(purpose, client, now))?;
+        Ok(Permitted {
+            identified: self.identified,
+            permit,
+        })
+    }
+
+    fn request(&self, purpose: Purpose, client: &Client, now: WallInstant) -> policy::Request<'_> {
+        let Identified { credential, claims } = &self.identified;
+        policy::Request {
+            purpose,
+            principal: &credential.principal,
+            claims,
+            authenticated_at: credential.authenticated_at,
+            client: client.peer().ip(),
+            now,
+        }
+    }
+}
+
+/// Proof that the policies let a request in, or the connection of a TCP listener.
+#[derive(Debug)]
+pub(crate) struct Permitted {
+    identified: Identified,
+    permit: Permit,
+}
+
+impl Permitted {
+    /// What a policy that only observes would have said.
+    pub(crate) fn observed(&self) -> Option<&Denied> {
+        self.permit.observed.as_ref()
+    }
 }
 
 /// Proof that a request's session is in the map, that the client's socket is bound to it, and
@@ -304,10 +326,10 @@ impl Bound {
     pub(crate) async fn establish(
         link: &Link,
         client: &Client,
-        authenticated: Authenticated,
-        policies: &[String],
+        permitted: Permitted,
     ) -> Result<Self, Rejection> {
-        let identified = authenticated.identified;
+        let Permitted { identified, permit } = permitted;
+        let policies = &permit.policies;
         let credential = &identified.credential;
         let session = match client.unbound().await {
             Ok(_opening) => open(link, client, credential, policies).await?,
@@ -321,13 +343,17 @@ impl Bound {
         })
     }
 
-    /// Finds the credential's session if there is one already; opens none and joins no policy.
+    /// Finds the credential's session if there is one already, and opens none. The policies that
+    /// its claims match apply from then on.
     pub(crate) async fn find(
         link: &Link,
         client: &Client,
+        policies: &PolicySet,
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
+        let request = authenticated.request(Purpose::Endpoint, client, wall_now());
+        let matching = policies.names(&request);
         let identified = authenticated.identified;
         let credential = &identified.credential;
         let _opening = match client.unbound().await {
@@ -340,6 +366,10 @@ impl Bound {
         };
         let (session, usage) = link.find(client, credential, kinship).await?;
         client.bind(&session, credential);
+        let applied = session.state().view.policies;
+        if !matching.iter().all(|policy| applied.contains(policy)) {
+            link.open(client, credential, &matching).await?;
+        }
         let bound = Self {
             session,
             identified,

@@ -23,11 +23,13 @@ use crate::{
         revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
+        tunnel::Tunnels,
         upstream::{
             Upstream,
             tls::{NativeRoots, UpstreamTlsError},
         },
     },
+    policy::PolicySet,
     session::CertificateId,
 };
 
@@ -77,7 +79,9 @@ pub(crate) struct Started {
     /// What clients' authorities have revoked.
     pub(crate) revoked: Vec<CertificateId>,
     pub(crate) routes: RouteTable,
+    pub(crate) policies: PolicySet,
     pub(crate) targets: Vec<Target>,
+    pub(crate) tunnels: Tunnels,
 }
 
 /// A listening socket and the keys of its TLS.
@@ -129,7 +133,6 @@ pub(crate) fn load(
     let mut targets = Vec::new();
     for route in &config.routes {
         targets.push(Target {
-            policies: route.policies.clone(),
             forward_token: route.forward_token,
             assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
@@ -152,7 +155,9 @@ pub(crate) fn load(
             .transpose()?,
         revoked: revoked::load(&config)?,
         routes: RouteTable::new(&config.routes)?,
+        policies: PolicySet::new(&config.policies, &config.routes, &config.tunnels),
         targets,
+        tunnels: Tunnels::new(&config),
         user: config.daemon.user,
         pre_authentication_timeout: config.daemon.pre_authentication_timeout,
     })

@@ -10,4 +10,5 @@ mod life;
 mod postgres;
 mod proxy;
 mod tcp;
+mod tunnel;
 mod websocket;

@@ -260,6 +260,10 @@ pub enum EndReason {
     Idle,
     /// The token's `exp` or the certificate's `notAfter` was reached.
     Token,
+    /// The hours of one of its policies ended.
+    Hours,
+    /// Its subject opened another one, and had as many as allowed.
+    Displaced,
     /// An operator revoked it.
     Revoked,
     /// The user logged out.
@@ -283,6 +287,8 @@ impl EndReason {
             Self::Deadline => "deadline",
             Self::Idle => "idle",
             Self::Token => "token",
+            Self::Hours => "hours",
+            Self::Displaced => "displaced",
             Self::Revoked => "revoked",
             Self::Logout => "logout",
             Self::CertificateRevoked => "certificate_revoked",

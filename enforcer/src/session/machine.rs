@@ -11,11 +11,11 @@
 //! The limit is the earlier of the deadline and the idle limit. Nothing leaves `over`: the caller
 //! forgets the machine and remembers its keys as ended.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use crate::{
     clock::{BootInstant, Now, WallInstant},
-    policy::{ActivityKind, Limits},
+    policy::{ActivityKind, Limits, Terms},
 };
 
 use super::{
@@ -67,6 +67,9 @@ pub enum Refused {
     /// The credential has expired.
     #[error("the credential has expired")]
     Expired,
+    /// It is outside the hours of one of the policies.
+    #[error("it is outside the hours")]
+    OutsideHours,
     /// The credential does not belong to the session.
     #[error("the credential belongs to another session")]
     Stranger,
@@ -116,23 +119,53 @@ pub struct Session {
     pub limits: Limits,
     /// The policies that apply.
     pub policies: Vec<String>,
+    /// Where its first connection came from; unknown of a session that an earlier version stored.
+    pub first_address: Option<IpAddr>,
     deadline: Limit,
+    /// When the hours end that it was opened or joined within.
+    hours_end: Option<HoursEnd>,
     /// Start plus `max_session`, translated once: no renewal moves the end past it.
     latest_end: BootInstant,
     last_activity: BootInstant,
     phase: Phase,
 }
 
+/// The end of hours, translated once: no step of the wall clock moves it to a later instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HoursEnd {
+    wall: WallInstant,
+    boot: BootInstant,
+}
+
+impl HoursEnd {
+    fn new(wall: WallInstant, now: Now) -> Self {
+        Self {
+            wall,
+            boot: now.boot_at(wall),
+        }
+    }
+
+    fn earlier(a: Option<Self>, b: Option<Self>) -> Option<Self> {
+        match (a, b) {
+            (Some(a), Some(b)) if b.boot < a.boot => Some(b),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
 impl Session {
-    /// Opens a session under policies, whose strictest limits these are.
+    /// Opens a session.
     pub fn open(
         id: SessionId,
         credential: &Credential,
-        policies: &[String],
-        limits: &Limits,
+        terms: &Terms,
+        first_address: Option<IpAddr>,
         now: Now,
     ) -> Result<Self, Refused> {
-        let session = Self::resume(id, credential, policies, limits, now);
+        if terms.are_outside_hours(now.wall) {
+            return Err(Refused::OutsideHours);
+        }
+        let session = Self::resume(id, credential, terms, first_address, now);
         if credential.good_until() <= now.wall {
             return Err(Refused::Expired);
         }
@@ -146,14 +179,15 @@ impl Session {
     pub fn resume(
         id: SessionId,
         credential: &Credential,
-        policies: &[String],
-        limits: &Limits,
+        terms: &Terms,
+        first_address: Option<IpAddr>,
         now: Now,
     ) -> Self {
         let started_at = credential
             .authenticated_at
             .map_or(now.wall, |at| at.min(now.wall));
-        let latest_end = now.boot_at(started_at.saturating_add(limits.max_session));
+        let latest_end = now.boot_at(started_at.saturating_add(terms.limits.max_session));
+        let hours_end = terms.hours_end_at.map(|at| HoursEnd::new(at, now));
         Self {
             id,
             principal: credential.principal.clone(),
@@ -167,9 +201,11 @@ impl Session {
             token_expires_at: credential.good_until(),
             voucher: voucher(credential, now),
             certificate: credential.certificate.map(|shown| shown.id),
-            limits: limits.clone(),
-            policies: policies.to_vec(),
-            deadline: deadline(credential.good_until(), latest_end, now),
+            limits: terms.limits.clone(),
+            policies: terms.policies.clone(),
+            first_address,
+            deadline: deadline(credential.good_until(), latest_end, hours_end, now),
+            hours_end,
             latest_end,
             last_activity: now.boot,
             phase: Phase::Alive,
@@ -196,6 +232,7 @@ impl Session {
         let shown = now.wall_at(limit);
         let session_ends_at = self.started_at.saturating_add(self.limits.max_session);
         let claimed = self.token_expires_at.min(session_ends_at);
+        let claimed = self.hours_end_at().map_or(claimed, |at| claimed.min(at));
         let apart = shown
             .saturating_duration_since(claimed)
             .max(claimed.saturating_duration_since(shown));
@@ -204,6 +241,11 @@ impl Session {
         } else {
             shown
         }
+    }
+
+    /// When the hours end that bound it.
+    pub fn hours_end_at(&self) -> Option<WallInstant> {
+        self.hours_end.map(|end| end.wall)
     }
 
     /// The last activity that the warden knows of.
@@ -278,17 +320,24 @@ impl Session {
         self.last_activity = self.last_activity.max(at);
     }
 
-    /// Puts the session under more policies, whose strictest limits these are.
-    pub fn join(&mut self, policies: &[String], limits: &Limits, now: Now) -> Result<(), Refused> {
-        if self.is_under(policies) {
+    /// Puts the session under more policies.
+    pub fn join(&mut self, terms: &Terms, now: Now) -> Result<(), Refused> {
+        if self.is_under(&terms.policies) {
             return Ok(());
         }
-        let limits = self.limits.strictest(limits);
+        if terms.are_outside_hours(now.wall) {
+            return Err(Refused::OutsideHours);
+        }
+        let limits = self.limits.strictest(&terms.limits);
         let end = now.boot_at(self.started_at.saturating_add(limits.max_session));
         let latest_end = self.latest_end.min(end);
+        let joining = terms.hours_end_at.map(|at| HoursEnd::new(at, now));
+        let hours_end = HoursEnd::earlier(self.hours_end, joining);
+        let moved = deadline(self.token_expires_at, latest_end, hours_end, now);
         let joined = Self {
-            deadline: self.earlier(deadline(self.token_expires_at, latest_end, now)),
+            deadline: self.earlier(moved),
             latest_end,
+            hours_end,
             limits,
             ..self.clone()
         };
@@ -296,7 +345,7 @@ impl Session {
             return Err(Refused::TooOld);
         }
         *self = joined;
-        for policy in policies {
+        for policy in &terms.policies {
             if !self.policies.contains(policy) {
                 self.policies.push(policy.clone());
             }
@@ -334,7 +383,7 @@ impl Session {
             self.token_expires_at = good_until;
             self.certificate = credential.certificate.map(|shown| shown.id);
             self.voucher = voucher(credential, now);
-            self.deadline = deadline(self.token_expires_at, self.latest_end, now);
+            self.deadline = deadline(self.token_expires_at, self.latest_end, self.hours_end, now);
         }
         Ok(())
     }
@@ -356,11 +405,22 @@ impl Session {
             .is_none_or(|voucher| voucher.accepted_at > as_of || keys.contains(&voucher.key))
     }
 
+    /// Whether a connection from this address may belong to it.
+    pub fn takes_address(&self, address: IpAddr) -> bool {
+        match (self.limits.bind_network, self.first_address) {
+            (Some(binding), Some(first)) => binding.network(first).contains(&address),
+            _ => true,
+        }
+    }
+
     /// The wall clock was set: limits that come from it move, but only to an earlier instant.
-    pub fn wall_clock_stepped(&mut self, now: Now) {
+    /// `hours_end_at` is when the hours of its policies end by the clock as it is now.
+    pub fn wall_clock_stepped(&mut self, hours_end_at: Option<WallInstant>, now: Now) {
         let end = now.boot_at(self.started_at.saturating_add(self.limits.max_session));
         self.latest_end = self.latest_end.min(end);
-        let moved = deadline(self.token_expires_at, self.latest_end, now);
+        let hours_end = hours_end_at.map(|at| HoursEnd::new(at, now));
+        self.hours_end = HoursEnd::earlier(self.hours_end, hours_end);
+        let moved = deadline(self.token_expires_at, self.latest_end, self.hours_end, now);
         self.deadline = self.earlier(moved);
     }
 
@@ -389,20 +449,31 @@ fn voucher(credential: &Credential, now: Now) -> Option<Voucher> {
     })
 }
 
-/// The earlier of the end of the token and the latest end of the session.
-fn deadline(token_expires_at: WallInstant, latest_end: BootInstant, now: Now) -> Limit {
+/// The earliest of the end of the token, the latest end of the session and the end of hours.
+fn deadline(
+    token_expires_at: WallInstant,
+    latest_end: BootInstant,
+    hours_end: Option<HoursEnd>,
+    now: Now,
+) -> Limit {
+    let mut deadline = Limit {
+        at: latest_end,
+        reason: EndReason::Deadline,
+    };
+    if let Some(HoursEnd { boot, .. }) = hours_end.filter(|end| end.boot < deadline.at) {
+        deadline = Limit {
+            at: boot,
+            reason: EndReason::Hours,
+        };
+    }
     let token_end = now.boot_at(token_expires_at);
-    if token_end < latest_end {
-        Limit {
+    if token_end < deadline.at {
+        deadline = Limit {
             at: token_end,
             reason: EndReason::Token,
-        }
-    } else {
-        Limit {
-            at: latest_end,
-            reason: EndReason::Deadline,
-        }
+        };
     }
+    deadline
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The sessions that live, the keys that lead to them, and the keys whose sessions have ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use enforcer_abi::Connection;
 
@@ -8,7 +11,7 @@ use super::store::EndedKey;
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
-    session::{EndReason, Session, SessionId, SessionKey},
+    session::{EndReason, Principal, Session, SessionId, SessionKey},
 };
 
 /// A live session and its sockets.
@@ -24,11 +27,22 @@ pub struct Live {
     pub observed: bool,
 }
 
+impl Live {
+    /// Its connections from clients.
+    pub fn clients(&self) -> impl Iterator<Item = &Leg> {
+        let legs = self.legs.values();
+        legs.filter(|leg| leg.role == BoundRole::Client)
+    }
+}
+
 /// A socket of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Leg {
     /// What it is to the session.
     pub role: BoundRole,
+    /// Where a client's comes from, as its proxy announced it if there is one; unknown of what was
+    /// there before the warden, and of upstreams.
+    pub client: Option<IpAddr>,
     /// Its ends and times.
     pub connection: Connection,
 }
@@ -38,6 +52,7 @@ pub struct Leg {
 pub struct Book {
     live: HashMap<SessionId, Live>,
     keys: HashMap<SessionKey, SessionId>,
+    subjects: HashMap<Principal, BTreeSet<SessionId>>,
     ended: HashMap<SessionKey, EndedKey>,
 }
 
@@ -45,6 +60,10 @@ impl Book {
     /// Adds a session under all its keys.
     pub fn insert(&mut self, live: Live) {
         self.index(&live.session);
+        self.subjects
+            .entry(live.session.principal.clone())
+            .or_default()
+            .insert(live.session.id);
         self.live.insert(live.session.id, live);
     }
 
@@ -60,6 +79,12 @@ impl Book {
         let live = self.live.remove(&id)?;
         for known in &live.session.keys {
             self.keys.remove(&known.key);
+        }
+        if let Some(sessions) = self.subjects.get_mut(&live.session.principal) {
+            sessions.remove(&id);
+            if sessions.is_empty() {
+                self.subjects.remove(&live.session.principal);
+            }
         }
         Some(live)
     }
@@ -99,6 +124,12 @@ impl Book {
     /// The live session that a key leads to.
     pub fn find(&self, key: &SessionKey) -> Option<SessionId> {
         self.keys.get(key).copied()
+    }
+
+    /// The live sessions of a subject.
+    pub fn of(&self, principal: &Principal) -> impl Iterator<Item = &Live> {
+        let sessions = self.subjects.get(principal).into_iter().flatten();
+        sessions.filter_map(|id| self.live.get(id))
     }
 
     /// A live session.

@@ -20,7 +20,7 @@ use crate::{
     channel::{SessionView, ToGateway},
     clock::{self, BootInstant, Now},
     kernel::{maps::Maps, reset::Resetter},
-    policy::{ActivityKind, Limits, Mode, Policy},
+    policy::{ActivityKind, Mode, Policy, Terms},
     session::{EndReason, Session, SessionId, Step},
 };
 
@@ -194,7 +194,9 @@ impl Core {
                 continue;
             };
             let before = live.session.deadline();
-            live.session.wall_clock_stepped(now);
+            let terms = Terms::of(&live.session.policies, &self.policies, now.wall);
+            let hours_end_at = terms.and_then(|terms| terms.hours_end_at);
+            live.session.wall_clock_stepped(hours_end_at, now);
             if live.session.deadline() == before {
                 continue;
             }
@@ -250,19 +252,6 @@ impl Core {
     /// What the kernel has seen of a session.
     pub(super) fn activity(&self, id: SessionId) -> abi::Activity {
         self.maps.activity(id.as_u64()).unwrap_or_default()
-    }
-
-    /// The strictest limits of policies; `None` if one of them is unknown, or there is none.
-    pub(super) fn strictest(&self, policies: &[String]) -> Option<Limits> {
-        let mut strictest: Option<Limits> = None;
-        for name in policies {
-            let limits = &self.policies.get(name)?.limits;
-            strictest = Some(match strictest {
-                Some(strictest) => strictest.strictest(limits),
-                None => limits.clone(),
-            });
-        }
-        strictest
     }
 
     pub(super) fn policy_id(&self, session: &Session) -> u32 {
@@ -325,6 +314,8 @@ impl Core {
             signing_key: session.voucher.map(|voucher| voucher.key),
             certificate: session.certificate,
             policies: session.policies.clone(),
+            hours_end_at: session.hours_end_at(),
+            first_address: session.first_address,
             idle_timeout: session.limits.idle_timeout,
             last_activity: now.wall_at(session.last_activity()),
         });

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{
     book::Live,
     core::{Core, payload_instant},
+    requests::Told,
 };
 use crate::{
     channel::{BoundRole, Kinship, Refusal, SessionUsage, SessionView},
@@ -38,7 +39,13 @@ impl Core {
         // A socket that cannot be bound to it changes nothing about it.
         self.bindable(cookie, BoundRole::Client, Some(id), now)?;
         self.renew(id, credential, now)?;
-        self.bind(cookie, id, BoundRole::Client, announced_client, now)?;
+        self.bind(
+            cookie,
+            id,
+            BoundRole::Client,
+            Told::by(announced_client),
+            now,
+        )?;
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok((self.view(live), self.usage(live, now)))
     }

@@ -12,6 +12,7 @@
 pub mod admin;
 mod answers;
 mod book;
+mod concurrency;
 mod core;
 mod ending;
 mod finding;

@@ -17,7 +17,7 @@ use crate::{
     audit::{Event, Record},
     channel::BoundRole,
     clock::{BootInstant, Now},
-    policy::{Limits, Mode},
+    policy::{Mode, Terms},
     session::{Credential, EndReason, Session, SessionId, ShownCertificate},
 };
 
@@ -102,7 +102,7 @@ impl Core {
         entry: Option<abi::Session>,
         now: Now,
     ) -> Option<Session> {
-        let limits = self.limits_of(stored)?;
+        let terms = self.terms_of(stored, now)?;
         let first = stored.keys.first()?;
         let credential = Credential {
             principal: stored.principal.clone(),
@@ -117,7 +117,8 @@ impl Core {
                 expires_at: stored.token_expires_at,
             }),
         };
-        let mut session = Session::resume(stored.id, &credential, &stored.policies, &limits, now);
+        let mut session =
+            Session::resume(stored.id, &credential, &terms, stored.first_address, now);
         session.keys.clone_from(&stored.keys);
         Some(match entry {
             Some(entry) => session.restore(
@@ -131,14 +132,22 @@ impl Core {
         })
     }
 
-    /// The strictest limits of the policies that applied. A policy that the configuration no
-    /// longer has leaves the others; if none is left the session can't go on.
-    fn limits_of(&self, stored: &StoredSession) -> Option<Limits> {
-        let known = stored
-            .policies
-            .iter()
-            .filter_map(|name| Some(self.policies.get(name)?.limits.clone()));
-        known.reduce(|strictest, limits| strictest.strictest(&limits))
+    /// What the policies that applied make of it. A policy that the configuration no longer has
+    /// leaves the others; if none is left the session can't go on. Hours that ended meanwhile end
+    /// it, also if others have begun.
+    fn terms_of(&self, stored: &StoredSession, now: Now) -> Option<Terms> {
+        let names = stored.policies.iter();
+        let known: Vec<_> = names
+            .filter(|name| self.policies.contains_key(*name))
+            .cloned()
+            .collect();
+        let terms = Terms::of(&known, &self.policies, now.wall)?;
+        let ends = [terms.hours_end_at, stored.hours_end_at];
+        Some(Terms {
+            policies: stored.policies.clone(),
+            hours_end_at: ends.into_iter().flatten().min(),
+            ..terms
+        })
     }
 
     /// Gives the sessions their sockets back.
@@ -158,7 +167,14 @@ impl Core {
                 continue;
             };
             if let Some(live) = self.book.get_mut(id) {
-                live.legs.insert(cookie, Leg { role, connection });
+                live.legs.insert(
+                    cookie,
+                    Leg {
+                        role,
+                        client: None,
+                        connection,
+                    },
+                );
                 self.owners.insert(cookie, id);
             }
         }

@@ -7,6 +7,7 @@ use enforcer_abi as abi;
 
 use super::{
     book::{Leg, Live},
+    concurrency::client_address,
     core::{Core, Due, kernel_session},
     ending::describe,
     gateways::GatewayId,
@@ -16,9 +17,26 @@ use crate::{
     channel::{BoundRole, Refusal, RefusedRequest, SessionUsage, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now},
     kernel::maps::WriteError,
-    policy::Limits,
+    policy::Terms,
     session::{Credential, EndReason, Phase, Refused, Session, SessionId},
 };
+
+/// What the gateway knows of a connection beside its socket, for the audit log.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    announced_client: Option<SocketAddr>,
+    target: Option<String>,
+}
+
+impl Told {
+    /// A proxy has announced its client.
+    pub(super) fn by(announced_client: Option<SocketAddr>) -> Self {
+        Self {
+            announced_client,
+            target: None,
+        }
+    }
+}
 
 impl Core {
     /// A gateway sent a message.
@@ -59,11 +77,15 @@ impl Core {
                 cookie,
                 session,
                 role,
-            } => (
-                request,
-                self.bind(cookie, session, role, None, now)
-                    .map(|()| Answer::Bound),
-            ),
+                target,
+            } => {
+                let told = Told {
+                    target,
+                    ..Told::default()
+                };
+                let bound = self.bind(cookie, session, role, told, now);
+                (request, bound.map(|()| Answer::Bound))
+            }
             ToWarden::Touch { session, at } => return self.touch(session, at, now),
             ToWarden::End { session, cause } => return self.end(session, cause.into(), now),
             ToWarden::IssuerKeys {
@@ -74,7 +96,12 @@ impl Core {
             ToWarden::RevokedCertificates { certificates } => {
                 return self.on_revoked_certificates(&certificates, now);
             }
-            ToWarden::RefusedRequest(refused) => return self.record_refused(refused, now),
+            ToWarden::RefusedRequest(refused) => {
+                return self.record_request(Event::SessionRefused, refused, now);
+            }
+            ToWarden::ObservedRequest(observed) => {
+                return self.record_request(Event::RequestObserved, observed, now);
+            }
             // Answers that the supervisor waits for, not the core.
             ToWarden::Ready | ToWarden::Listeners { .. } => return,
         };
@@ -102,27 +129,36 @@ impl Core {
         announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<SessionView, Refusal> {
-        let limits = self.strictest(policies).ok_or(Refusal::UnknownPolicy)?;
+        let terms = Terms::of(policies, &self.policies, now.wall).ok_or(Refusal::UnknownPolicy)?;
         if let Some(reason) = self.book.ended(&credential.key, now.wall) {
             return Err(Refusal::SessionEnded(reason));
         }
         let id = match self.book.find(&credential.key) {
             Some(id) => {
                 self.renew(id, credential, now)?;
-                self.join(id, policies, &limits, now)?;
+                self.join(id, &terms, now)?;
                 id
             }
             None => {
                 // The socket is looked at before anything is made for it.
-                self.bindable(cookie, BoundRole::Client, None, now)?;
+                let connection = self.bindable(cookie, BoundRole::Client, None, now)?;
+                let connection = connection.ok_or(Refusal::UnbindableSocket)?;
+                let address = client_address(&connection, announced_client);
                 let id = self.new_id()?;
-                let session =
-                    Session::open(id, credential, policies, &limits, now).map_err(refusal)?;
+                let session = Session::open(id, credential, &terms, Some(address), now);
+                let session = session.map_err(refusal)?;
+                self.make_room(&session, now)?;
                 self.insert(session, now)?;
                 id
             }
         };
-        self.bind(cookie, id, BoundRole::Client, announced_client, now)?;
+        self.bind(
+            cookie,
+            id,
+            BoundRole::Client,
+            Told::by(announced_client),
+            now,
+        )?;
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok(self.view(live))
     }
@@ -150,18 +186,16 @@ impl Core {
         Ok(())
     }
 
-    fn join(
-        &mut self,
-        id: SessionId,
-        policies: &[String],
-        limits: &Limits,
-        now: Now,
-    ) -> Result<(), Refusal> {
-        let live = self.book.get_mut(id).ok_or(Refusal::Unavailable)?;
-        if live.session.is_under(policies) {
+    fn join(&mut self, id: SessionId, terms: &Terms, now: Now) -> Result<(), Refusal> {
+        let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
+        if live.session.is_under(&terms.policies) {
             return Ok(());
         }
-        live.session.join(policies, limits, now).map_err(refusal)?;
+        let mut joined = live.session.clone();
+        joined.join(terms, now).map_err(refusal)?;
+        self.admit_limits(&joined, now)?;
+        let live = self.book.get_mut(id).ok_or(Refusal::Unavailable)?;
+        live.session = joined;
         self.changed(id, now)
     }
 
@@ -224,7 +258,7 @@ impl Core {
         cookie: u64,
         id: SessionId,
         role: BoundRole,
-        announced_client: Option<SocketAddr>,
+        told: Told,
         now: Now,
     ) -> Result<(), Refusal> {
         if self.book.get(id).is_none() {
@@ -233,6 +267,13 @@ impl Core {
         let Some(connection) = self.bindable(cookie, role, Some(id), now)? else {
             return Ok(());
         };
+        let client = match role {
+            BoundRole::Client => Some(client_address(&connection, told.announced_client)),
+            BoundRole::Upstream => None,
+        };
+        if let Some(client) = client {
+            self.admit_connection(id, client, now)?;
+        }
         let role_code = match role {
             BoundRole::Client => abi::Role::Client,
             BoundRole::Upstream => abi::Role::Upstream,
@@ -263,12 +304,18 @@ impl Core {
             ..connection
         };
         if let Some(live) = self.book.get_mut(id) {
-            live.legs.insert(cookie, Leg { role, connection });
+            let leg = Leg {
+                role,
+                client,
+                connection,
+            };
+            live.legs.insert(cookie, leg);
             self.owners.insert(cookie, id);
         }
         let mut record = self.session_record(Event::ConnectionOpened, id, now);
         describe(&mut record, cookie, &connection);
-        record.proxied_client = announced_client;
+        record.proxied_client = told.announced_client;
+        record.target = told.target;
         self.audit.write(record);
         Ok(())
     }
@@ -344,7 +391,7 @@ impl Core {
         self.store.touch(id, now.wall);
     }
 
-    fn record_refused(&self, refused: RefusedRequest, now: Now) {
+    fn record_request(&self, event: Event, refused: RefusedRequest, now: Now) {
         let RefusedRequest {
             code,
             detail,
@@ -353,7 +400,7 @@ impl Core {
             cookie,
             principal,
         } = refused;
-        let mut record = Record::new(now.wall, Event::SessionRefused).because(code);
+        let mut record = Record::new(now.wall, event).because(code);
         if let Some(principal) = principal {
             record = record.by(&principal);
         }
@@ -404,6 +451,7 @@ fn refusal(refused: Refused) -> Refusal {
     match refused {
         Refused::TooOld => Refusal::SessionTooOld,
         Refused::Expired => Refusal::SessionEnded(EndReason::Token),
+        Refused::OutsideHours => Refusal::OutsideHours,
         Refused::Stranger => Refusal::AnotherSession,
     }
 }

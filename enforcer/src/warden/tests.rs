@@ -1,5 +1,7 @@
 //! What the warden believes of a gateway, and what it takes over: on the real maps, as root.
 
+mod policies;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -25,7 +27,10 @@ use crate::{
         maps::Maps,
         reset::Resetter,
     },
-    policy::{ActivityKind, Limits, Mode, Policy},
+    policy::{
+        ActivityKind, AtSessionLimit, Hours, Limits, Mode, NetworkBinding, Policy,
+        SessionsPerSubject, time_zone,
+    },
     session::{
         CertificateId, Credential, EndReason, KeyThumbprint, KeyUse, Principal, SessionId,
         SessionKey, ShownCertificate,
@@ -33,6 +38,15 @@ use crate::{
 };
 
 const GATEWAY: GatewayId = GatewayId(1);
+
+/// Hours that were open for a minute of yesterday.
+fn never() -> Hours {
+    let now = Now::read().wall.as_unix_seconds();
+    let day = (now / 86_400 - 1 + 3) % 7;
+    let day = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"][day as usize];
+    let window = format!("{day} 00:00-00:01").parse().unwrap();
+    Hours::new(time_zone("UTC").unwrap(), vec![window]).unwrap()
+}
 
 /// A core on pinned maps of its own, and what must be removed again.
 struct Bench {
@@ -83,12 +97,50 @@ impl Bench {
             farewell: Duration::ZERO,
             activity: ActivityKind::Application,
             mode: Mode::Enforce,
+            max_connections: None,
+            sessions_per_subject: None,
+            bind_network: None,
         };
-        let policy = |limits| Policy { limits };
+        let policy = Policy::from;
         let mut core = Core::new(Parts {
             policies: BTreeMap::from([
                 ("normal".to_owned(), policy(limits(600, 60))),
                 ("strict".to_owned(), policy(limits(60, 10))),
+                (
+                    "alone".to_owned(),
+                    policy(Limits {
+                        sessions_per_subject: Some(SessionsPerSubject {
+                            max: 1,
+                            then: AtSessionLimit::Refuse,
+                        }),
+                        ..limits(600, 60)
+                    }),
+                ),
+                (
+                    "latest".to_owned(),
+                    policy(Limits {
+                        sessions_per_subject: Some(SessionsPerSubject {
+                            max: 2,
+                            then: AtSessionLimit::EndOldest,
+                        }),
+                        ..limits(600, 60)
+                    }),
+                ),
+                (
+                    "bound".to_owned(),
+                    policy(Limits {
+                        max_connections: Some(2),
+                        bind_network: Some(NetworkBinding { ipv4: 24, ipv6: 64 }),
+                        ..limits(600, 60)
+                    }),
+                ),
+                (
+                    "closed".to_owned(),
+                    Policy {
+                        hours: Some(never()),
+                        ..policy(limits(600, 60))
+                    },
+                ),
                 (
                     "observed".to_owned(),
                     policy(Limits {
@@ -209,6 +261,7 @@ fn a_bound_socket_is_never_bound_again() {
         cookie: 7,
         session,
         role,
+        target: None,
     };
     for (session, role) in [
         (mallory.id, BoundRole::Client),
@@ -487,6 +540,8 @@ fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str
         signing_key: None,
         certificate: None,
         policies: vec!["normal".to_owned()],
+        hours_end_at: None,
+        first_address: None,
         idle_timeout: Some(Duration::from_secs(60)),
         last_activity: started_at,
     }

@@ -51,6 +51,11 @@ impl StreamUpstream {
         })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The upstream, as a route names it.
     pub fn url(&self) -> String {
         format!("tcp://{}", self.address)

@@ -8,7 +8,7 @@ use std::{process::Stdio, time::Duration};
 use enforcer::clock::{self, Now, WallInstant};
 use enforcer_tests::{
     Scene,
-    config::{self, Login, Route},
+    config::{self, Route},
     daemon::Daemon,
     issuer::Claims,
     postgres::{Pg, Postgres, Proof, run},
@@ -28,7 +28,7 @@ fn by_certificate(label: &str) -> (Scene, Postgres) {
 /// A scene whose clients give tokens, and whose gateway logs in with a password.
 fn by_token(label: &str) -> (Scene, Postgres) {
     let mut scene = Scene::new(label).expect("a scene");
-    let login = scene.login("app").expect("a login");
+    let login = scene.login("user", "app").expect("a login");
     let server = scene
         .serve_postgres("token", Some(login))
         .expect("a server");
@@ -116,7 +116,10 @@ fn psql_and_pgbench_come_in_by_certificate() {
 fn psql_and_pgbench_come_in_by_token_and_the_gateway_logs_in() {
     let (mut scene, _server) = by_token("pg-token");
     scene.encrypt_upstream();
-    scene.config.routes[0].forward_identity = Some(true);
+    let route = &mut scene.config.routes[0];
+    route
+        .more
+        .insert("forward_identity".to_owned(), true.into());
     let daemon = scene.start().unwrap();
     let token = scene.token("alice").unwrap();
     let mut alice = scene.pg("whoever", &Proof::Password(&token)).unwrap();
@@ -152,12 +155,9 @@ fn psql_and_pgbench_come_in_by_token_and_the_gateway_logs_in() {
 #[test]
 fn the_user_may_be_the_subject_and_weak_ways_to_log_in_are_not_gone() {
     let (mut scene, _server) = by_token("pg-users");
-    let file = scene.config.routes[0].login.clone().unwrap().password_file;
-    scene.config.routes[0].login = Some(Login {
-        user_from: Some("subject".to_owned()),
-        password_file: file,
-        ..Login::default()
-    });
+    let login = scene.login("user_from", "subject").unwrap();
+    let route = &mut scene.config.routes[0];
+    route.more.insert("login".to_owned(), login.into());
     let _daemon = scene.start().unwrap();
     let login = |subject: &str| {
         let token = scene.token(subject).unwrap();

@@ -32,8 +32,8 @@ fn slips_in_keys_and_types() {
     );
     expect(
         "idle_timeout = \"5m\"",
-        "template = \"pci-dss\"",
-        "unknown key `template`",
+        "colour = \"red\"",
+        "unknown key `colour`",
         "`max_session`",
     );
     expect(

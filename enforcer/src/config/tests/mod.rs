@@ -1,12 +1,14 @@
 mod certificates;
 mod faults;
 mod files;
+mod policies;
 mod postgres;
 mod proxy;
 mod tcp;
+mod tunnels;
 
 use super::*;
-use crate::policy::{ActivityKind, Limits, Mode};
+use crate::policy::{ActivityKind, Limits, Mode, Policy};
 
 const GOOD: &str = r#"[daemon]
 state_dir = "state"
@@ -79,6 +81,9 @@ fn a_good_file_becomes_a_configuration() {
         farewell: Duration::from_millis(250),
         activity: ActivityKind::Payload,
         mode: Mode::Observe,
+        max_connections: None,
+        sessions_per_subject: None,
+        bind_network: None,
     };
     assert_eq!(config.policies["sensitive"].limits, limits);
     let [admin, rest] = &config.routes[..] else {

@@ -9,6 +9,8 @@
 //!    +------------------> Length --- all read --> Head
 //!    |  Transfer-Encoding: chunked                |
 //!    +------------------> Chunks --- last one --> Head
+//!    |  CONNECT
+//!    +------------------> Held ---- granted ----> Raw
 //!    |  anything doubtful
 //!    +------------------> fault: nothing passes any more
 //! ```
@@ -51,6 +53,8 @@ pub(crate) enum HeadFault {
     SeveralHosts,
     #[error("a malformed chunk")]
     Chunk,
+    #[error("a CONNECT request with a body")]
+    ConnectWithBody,
 }
 
 /// Follows the requests of one connection.
@@ -68,6 +72,8 @@ enum State {
     },
     Length(u64),
     Chunks(Chunk),
+    /// After a CONNECT: what follows is not HTTP, if the request is granted.
+    Held,
     Raw,
 }
 
@@ -112,7 +118,7 @@ impl HeadInspector {
         match self.state {
             State::Length(left) | State::Chunks(Chunk::Data { left }) => left,
             State::Raw => u64::MAX,
-            State::Head { .. } | State::Chunks(_) => 0,
+            State::Head { .. } | State::Chunks(_) | State::Held => 0,
         }
     }
 
@@ -130,6 +136,11 @@ impl HeadInspector {
         };
     }
 
+    /// What follows a CONNECT is held back until it is granted.
+    pub(crate) fn is_holding(&self) -> bool {
+        matches!(self.state, State::Held)
+    }
+
     /// What follows is not HTTP.
     pub(crate) fn become_raw(&mut self) {
         self.state = State::Raw;
@@ -138,6 +149,7 @@ impl HeadInspector {
     fn step(&mut self, bytes: &[u8]) -> Result<usize, HeadFault> {
         match self.state {
             State::Raw => Ok(bytes.len()),
+            State::Held => Ok(0),
             State::Length(_) | State::Chunks(Chunk::Data { .. }) => {
                 let length = usize::try_from(self.unseen())
                     .unwrap_or(usize::MAX)
@@ -199,6 +211,7 @@ fn framing(head: &[u8]) -> Result<State, HeadFault> {
         Err(error) => return Err(HeadFault::Syntax(error)),
     }
     let method = request.method.unwrap_or_default();
+    let connect = method == "CONNECT";
     Method::from_bytes(method.as_bytes()).map_err(|_| HeadFault::Syntax(httparse::Error::Token))?;
     let target = request.path.unwrap_or_default();
     target.parse::<Uri>().map_err(|_| HeadFault::Target)?;
@@ -222,6 +235,7 @@ fn framing(head: &[u8]) -> Result<State, HeadFault> {
         (None, _) => {}
         (Some(_), _) if length.is_some() => return Err(HeadFault::TwoFramings),
         (Some(_), _) if http10 => return Err(HeadFault::EncodedHttp10),
+        (Some(_), _) if connect => return Err(HeadFault::ConnectWithBody),
         (Some(coding), false) if coding.eq_ignore_ascii_case(b"chunked") => {
             return Ok(State::Chunks(Chunk::START));
         }
@@ -231,7 +245,9 @@ fn framing(head: &[u8]) -> Result<State, HeadFault> {
         return Err(HeadFault::SeveralLengths);
     }
     match length.map(content_length) {
+        None | Some(Some(0)) if connect => Ok(State::Held),
         None | Some(Some(0)) => Ok(State::default()),
+        Some(Some(_)) if connect => Err(HeadFault::ConnectWithBody),
         Some(Some(length)) => Ok(State::Length(length)),
         Some(None) => Err(HeadFault::InvalidLength),
     }

@@ -26,12 +26,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 
+use super::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
+use crate::gateway::{rejection::Rejection, tunnel::StreamExecutor};
 use http::{HeaderMap, HeaderValue, Request, header};
 use hyper::server::conn::http2;
-use hyper_util::rt::TokioExecutor;
-
-use super::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
-use crate::gateway::rejection::Rejection;
 
 /// Its name in TLS.
 pub(crate) const ALPN: &[u8] = b"h2";
@@ -47,8 +45,8 @@ const MAX_ERROR_RESETS: usize = 128;
 const MAX_GIVEN_UP: u32 = 100;
 
 /// A server with these limits.
-pub(crate) fn server() -> http2::Builder<TokioExecutor> {
-    let mut server = http2::Builder::new(TokioExecutor::new());
+pub(crate) fn server() -> http2::Builder<StreamExecutor> {
+    let mut server = http2::Builder::new(StreamExecutor);
     server
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)

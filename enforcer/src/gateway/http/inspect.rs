@@ -92,6 +92,14 @@ impl<S> Inspected<S> {
         }
     }
 
+    /// Gives back what was read and not used.
+    pub(crate) fn put_back(&mut self, unused: &[u8]) {
+        let mut buffer = BytesMut::from(unused);
+        buffer.extend_from_slice(&self.buffer);
+        self.buffer = buffer;
+        self.released += unused.len();
+    }
+
     fn release(&mut self) {
         if self.inspection.is_raw() {
             self.inspector.become_raw();
@@ -149,6 +157,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inspected<S> {
                 this.release();
                 if this.released > 0 {
                     continue;
+                }
+                if this.inspector.is_holding() {
+                    // More room for what nobody has asked for yet is not needed. Who asks, asks
+                    // after the CONNECT has been granted.
+                    return Poll::Pending;
                 }
             }
             if this.at_end {

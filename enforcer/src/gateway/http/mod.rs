@@ -1,5 +1,6 @@
 //! HTTP/1.1 and HTTP/2 towards clients.
 
+pub(crate) mod bearer;
 pub(crate) mod body;
 mod endpoints;
 pub(crate) mod forward;

@@ -78,12 +78,25 @@ impl RouteTable {
     }
 }
 
+/// Which of the routes a request takes.
+pub(crate) fn route_of(
+    routes: &[Route],
+    listener: &str,
+    host: &str,
+    path: &str,
+) -> anyhow::Result<Option<RouteIndex>> {
+    Ok(RouteTable::new(routes)?.find(listener, host, &MatchPath::parse(path)?)?)
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{HttpVersion, Upstream, UpstreamPool};
+    use crate::{
+        config::{HttpVersion, Upstream, UpstreamPool},
+        policy::Requirements,
+    };
 
     pub(crate) fn route(listener: &str, host: Option<&str>, path: &str) -> Route {
         Route {
@@ -97,6 +110,7 @@ pub(crate) mod tests {
                 tls: None,
             },
             policies: vec!["default".to_owned()],
+            require: Requirements::default(),
             forward_token: false,
             assertion_audience: None,
             postgres: None,

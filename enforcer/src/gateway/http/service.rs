@@ -2,12 +2,12 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use http::{Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::Incoming;
 
 use super::{
-    body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost, http2,
-    path::MatchPath,
+    bearer, body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost,
+    http2, path::MatchPath,
 };
 use crate::{
     clock::{boot_now, wall_now},
@@ -15,15 +15,17 @@ use crate::{
         connection::ConnectionContext,
         rejection::Rejection,
         stages::{Authenticated, Bound},
+        tunnel,
     },
+    policy::Purpose,
     session::Principal,
 };
 
 /// What is known about a request by the time that it is answered.
 #[derive(Default)]
-pub(super) struct Known {
-    pub(super) principal: Option<Principal>,
-    pub(super) bound: Option<Bound>,
+pub(crate) struct Known {
+    pub(crate) principal: Option<Principal>,
+    pub(crate) bound: Option<Bound>,
 }
 
 /// Answers a request.
@@ -33,6 +35,7 @@ pub(crate) async fn answer(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let unanswered = connection.patience.begin();
     let http2 = request.version() == Version::HTTP_2;
+    let connect = request.method() == Method::CONNECT;
     let mut known = Known::default();
     let mut response = match handle(&connection, request, &mut known).await {
         Ok(response) => response,
@@ -42,7 +45,13 @@ pub(crate) async fn answer(
                 connection.leave();
             }
             let (response, body) = rejection.response();
-            response.map(|()| ResponseBody::whole(body))
+            let mut response = response.map(|()| ResponseBody::whole(body));
+            if connect {
+                // What follows may have been meant for the target.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            response
         }
     };
     if let Some(bound) = known.bound {
@@ -64,6 +73,9 @@ async fn handle(
     if request.version() == Version::HTTP_2 {
         http2::normalize(&mut request)?;
     }
+    if request.method() == Method::CONNECT {
+        return tunnel::answer(connection, request, known).await;
+    }
     let path = request.uri().path();
     if path
         .strip_prefix(endpoints::WELL_KNOWN)
@@ -71,32 +83,30 @@ async fn handle(
     {
         return endpoints::answer(connection, &request, known).await;
     }
-    if matches!(*request.method(), Method::TRACE | Method::CONNECT) {
+    if request.method() == Method::TRACE {
         return Err(Rejection::Method(request.method().clone()));
     }
     let host = RequestHost::of(request.uri(), request.headers())?;
     let path = MatchPath::parse(path)?;
 
     let authenticated = Authenticated::by_request(
-        &gateway.authenticator,
-        &connection.client,
-        connection.identity,
-        request.headers(),
+        connection,
+        bearer::for_origin(request.headers())?,
         wall_now(),
     )?;
     known.principal = Some(authenticated.principal().clone());
-    let target = gateway
+    let route = gateway
         .routes
         .find(&connection.listener, &host.name, &path)?
-        .and_then(|route| gateway.targets.get(route))
         .ok_or(Rejection::NoRoute)?;
-    let bound = Bound::establish(
-        &gateway.link,
-        &connection.client,
-        authenticated,
-        &target.policies,
-    )
-    .await?;
+    let target = gateway.targets.get(route).ok_or(Rejection::NoRoute)?;
+    let client = &connection.client;
+    let permitted =
+        authenticated.permit(&gateway.policies, Purpose::Route(route), client, wall_now())?;
+    if let Some(denied) = permitted.observed() {
+        connection.report_observed(denied, known.principal.clone());
+    }
+    let bound = Bound::establish(&gateway.link, client, permitted).await?;
     bound.session().activity().note(&gateway.link, boot_now());
     let bound = known.bound.insert(bound);
 

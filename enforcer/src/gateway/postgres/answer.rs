@@ -29,6 +29,7 @@ fn sqlstate(rejection: &Rejection) -> &'static str {
         Rejection::MissingToken | Rejection::Token(_) | Rejection::Confirmation(..) => "28P01",
         Rejection::PlainPostgres
         | Rejection::Certificate(_)
+        | Rejection::Denied(_)
         | Rejection::Refused(
             Refusal::SessionEnded(_)
             | Refusal::SessionTooOld

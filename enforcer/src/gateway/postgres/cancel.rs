@@ -165,7 +165,10 @@ pub(super) async fn serve(context: &ConnectionContext, route: RouteIndex, key: &
         let target = gateway.targets.get(route).ok_or(Rejection::NoRoute)?;
         let authenticated = Authenticated::by_cancel_key(&found.bound);
         let link = &gateway.link;
-        let (bound, _) = Bound::find(link, &context.client, authenticated, Kinship::Own).await?;
+        let policies = &gateway.policies;
+        let client = &context.client;
+        let found_again = Bound::find(link, client, policies, authenticated, Kinship::Own);
+        let (bound, _) = found_again.await?;
         bound.session().activity().note(link, boot_now());
         tokio::select! {
             biased;

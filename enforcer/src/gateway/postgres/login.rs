@@ -25,7 +25,6 @@ use super::{
     packet::{CancelKey, Startup},
 };
 use crate::{
-    channel::Refusal,
     config::{self, LoginUser, read_password},
     gateway::{
         http::{headers, route::RouteIndex},
@@ -33,6 +32,7 @@ use crate::{
         stages::Bound,
         upstream::Stream,
     },
+    policy::Denied,
 };
 
 /// Start-up parameters of this kind are the gateway's to set.
@@ -382,9 +382,9 @@ impl From<MessageError> for Failure {
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Rejection::from(refusal).into()
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Rejection::from(denied).into()
     }
 }
 

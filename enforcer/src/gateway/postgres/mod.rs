@@ -65,6 +65,7 @@ use crate::{
         stages::{Authenticated, Bound},
         tls::{self, Acceptor},
     },
+    policy::Purpose,
     session::Principal,
 };
 
@@ -85,7 +86,7 @@ pub(super) struct PostgresService {
 }
 
 /// What a connection comes for.
-enum Purpose {
+enum Admitted {
     Session(Box<Bound>, Startup),
     Cancel(CancelKey),
 }
@@ -131,12 +132,12 @@ pub(super) async fn serve(context: &ConnectionContext, service: PostgresService,
     };
     match admitted {
         None => {}
-        Some(Purpose::Cancel(key)) => {
+        Some(Admitted::Cancel(key)) => {
             cancel::serve(context, service.route, &key).await;
             // The client only waits for the end.
             let _ = client.close().await;
         }
-        Some(Purpose::Session(bound, startup)) => {
+        Some(Admitted::Session(bound, startup)) => {
             serve_session(context, service, &bound, &startup, client).await;
         }
     }
@@ -148,14 +149,14 @@ async fn admit(
     service: PostgresService,
     client: &mut Client,
     direct: bool,
-) -> Option<Purpose> {
+) -> Option<Admitted> {
     let mut principal = None;
     let identified = match direct && !agreed_on_alpn(client) {
         true => Err(Rejection::from(PacketFault::NoAlpn).into()),
         false => identify(context, service, client, &mut principal).await,
     };
     match identified {
-        Ok(purpose) => purpose,
+        Ok(admitted) => admitted,
         Err(Failure::Rejected(rejection)) => {
             refuse(context, client, &rejection, principal).await;
             None
@@ -248,14 +249,14 @@ async fn identify(
     service: PostgresService,
     client: &mut Client,
     principal: &mut Option<Principal>,
-) -> Result<Option<Purpose>, Failure> {
+) -> Result<Option<Admitted>, Failure> {
     let gateway = &context.gateway;
     let Some(packet) = client.packet().await.map_err(Failure::BrokenOff)? else {
         return Ok(None);
     };
     let startup = match packet.map_err(Rejection::from)? {
         Packet::Startup(startup) => startup,
-        Packet::Cancel(key) => return Ok(Some(Purpose::Cancel(key))),
+        Packet::Cancel(key) => return Ok(Some(Admitted::Cancel(key))),
         Packet::SslRequest | Packet::GssRequest => {
             return Err(Rejection::from(PacketFault::Repeated).into());
         }
@@ -283,10 +284,14 @@ async fn identify(
         }
     };
     *principal = Some(authenticated.principal().clone());
-    let target = gateway.targets.get(service.route);
-    let policies = &target.ok_or(Rejection::NoRoute)?.policies;
-    let bound = Bound::establish(&gateway.link, &context.client, authenticated, policies).await?;
-    Ok(Some(Purpose::Session(Box::new(bound), startup)))
+    let client = &context.client;
+    let purpose = Purpose::Route(service.route);
+    let permitted = authenticated.permit(&gateway.policies, purpose, client, wall_now())?;
+    if let Some(denied) = permitted.observed() {
+        context.report_observed(denied, principal.clone());
+    }
+    let bound = Bound::establish(&gateway.link, client, permitted).await?;
+    Ok(Some(Admitted::Session(Box::new(bound), startup)))
 }
 
 /// The text of a PasswordMessage.

@@ -14,7 +14,7 @@
 //! for the other side's. So whatever is not its end is a reset, and the cut is the only farewell.
 //! Why, the audit log says.
 
-mod relay;
+pub(crate) mod relay;
 
 use std::io;
 
@@ -31,6 +31,7 @@ use crate::{
         socket::Socket,
         stages::{Authenticated, Bound},
     },
+    policy::Purpose,
     session::Principal,
 };
 
@@ -95,9 +96,17 @@ async fn admit(
     let authenticated =
         Authenticated::by_certificate(&context.client, service.subject, wall_now())?;
     *principal = Some(authenticated.principal().clone());
-    let target = gateway.targets.get(service.route);
-    let policies = &target.ok_or(Rejection::NoRoute)?.policies;
-    Bound::establish(&gateway.link, &context.client, authenticated, policies).await
+    let client = &context.client;
+    let permitted = authenticated.permit(
+        &gateway.policies,
+        Purpose::Route(service.route),
+        client,
+        wall_now(),
+    )?;
+    if let Some(denied) = permitted.observed() {
+        context.report_observed(denied, principal.clone());
+    }
+    Bound::establish(&gateway.link, client, permitted).await
 }
 
 async fn carry(

@@ -24,7 +24,7 @@ use crate::{
 const BUFFER: usize = 32 * 1024;
 
 /// Relays until both directions have ended.
-pub(super) async fn relay<C, U>(
+pub(crate) async fn relay<C, U>(
     client: C,
     mut upstream: U,
     session: &SessionHandle,

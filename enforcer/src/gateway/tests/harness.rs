@@ -27,7 +27,7 @@ use crate::{
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
         CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, PostgresRoute,
-        RequestIdentity, Route, ServerTls, Upstream as UpstreamConfig,
+        RequestIdentity, Route, ServerTls, TargetPattern, TunnelRoute, Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -39,8 +39,10 @@ use crate::{
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
+        tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
     },
+    policy::{PolicySet, Requirements, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
 
@@ -229,16 +231,38 @@ impl Warden {
     }
 }
 
+/// A policy for every name in the routes.
+fn policies(routes: &[Route], tunnels: &[TunnelRoute]) -> PolicySet {
+    let names = routes.iter().flat_map(|route| route.policies.clone());
+    let names = names.chain(tunnels.iter().flat_map(|tunnel| tunnel.policies.clone()));
+    let policies = names.map(|name| (name, plain().into())).collect();
+    PolicySet::new(&policies, routes, tunnels)
+}
+
 impl World {
     /// A world with one HTTP listener and these routes, all to the same upstream.
     pub(super) async fn new(upstream: SocketAddr, routes: Vec<Route>) -> Self {
-        Self::serving(upstream, routes, Service::Http, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), Service::Http, Vec::new()).await
+    }
+
+    /// A world whose one HTTP listener leads to these targets, and nowhere else.
+    pub(super) async fn tunnels(targets: &[TargetPattern]) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        let tunnels = vec![TunnelRoute {
+            listener: "public".to_owned(),
+            targets: targets.to_vec(),
+            policies: vec!["default".to_owned()],
+            require: Requirements::default(),
+            proxy_protocol: None,
+            connect_timeout: Duration::from_secs(5),
+        }];
+        Self::serving(nowhere, Vec::new(), tunnels, Service::Http, Vec::new()).await
     }
 
     /// A world whose one HTTP listener takes everybody for a proxy.
     pub(super) async fn behind_proxies(upstream: SocketAddr, route: Route) -> Self {
         let everybody = vec!["0.0.0.0/0".parse().unwrap()];
-        Self::serving(upstream, vec![route], Service::Http, everybody).await
+        Self::serving(upstream, vec![route], Vec::new(), Service::Http, everybody).await
     }
 
     /// A world with one TCP listener. Clients show the server's own certificate.
@@ -248,7 +272,7 @@ impl World {
             route: 0,
         });
         let routes = vec![route("public", None, "/")];
-        Self::serving(upstream, routes, service, Vec::new()).await
+        Self::serving(upstream, routes, Vec::new(), service, Vec::new()).await
     }
 
     /// A world with one PostgreSQL listener. Clients show the server's own certificate.
@@ -262,22 +286,25 @@ impl World {
             postgres: Some(settings),
             ..route("public", None, "/")
         };
-        Self::identifying(upstream, vec![route], service, identity, Vec::new()).await
+        let (routes, none) = (vec![route], Vec::new());
+        Self::identifying(upstream, routes, none, service, identity, Vec::new()).await
     }
 
     async fn serving(
         upstream: SocketAddr,
         routes: Vec<Route>,
+        tunnels: Vec<TunnelRoute>,
         service: Service,
         proxies: Vec<IpNet>,
     ) -> Self {
         let identity = RequestIdentity::Token;
-        Self::identifying(upstream, routes, service, identity, proxies).await
+        Self::identifying(upstream, routes, tunnels, service, identity, proxies).await
     }
 
     async fn identifying(
         upstream: SocketAddr,
         routes: Vec<Route>,
+        tunnels: Vec<TunnelRoute>,
         service: Service,
         identity: RequestIdentity,
         proxies: Vec<IpNet>,
@@ -331,7 +358,6 @@ impl World {
         let targets = routes
             .iter()
             .map(|route| Target {
-                policies: route.policies.clone(),
                 forward_token: route.forward_token,
                 assertion_audience: None,
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
@@ -360,7 +386,9 @@ impl World {
             assertions: None,
             revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),
+            policies: policies(&routes, &tunnels),
             targets,
+            tunnels: Tunnels::of(&tunnels),
         })
         .unwrap();
 

@@ -19,7 +19,9 @@ use tokio_rustls::client::TlsStream;
 use super::tls::{NativeRoots, Tls, UpstreamTlsError};
 use crate::{
     config::{ProxyVersion, Route},
-    gateway::{link::Link, proxy, rejection::Rejection, socket::Socket, stages::Bound},
+    gateway::{
+        link::Link, proxy, rejection::Rejection, socket::Socket, stages::Bound, tunnel::Target,
+    },
 };
 
 /// How to reach an upstream.
@@ -68,18 +70,10 @@ impl Connector {
             .await
             .map_err(|_| Rejection::UpstreamConnectTimeout)?
             .map_err(Rejection::UpstreamUnreachable)?;
-        let socket = Socket::new(tcp);
-        if let Some((link, bound)) = owner {
-            let session = bound.session();
-            let cookie = socket.cookie().map_err(Rejection::UpstreamUnreachable)?;
-            link.bind_upstream(cookie, session.id()).await?;
-            socket.serve(session);
-            if let Some(version) = self.announces {
-                let header = proxy::header(version, bound.client(), bound.local());
-                let sent = socket.clone().write_all(&header).await;
-                sent.map_err(Rejection::UpstreamUnreachable)?;
-            }
-        }
+        let socket = match owner {
+            Some((link, bound)) => claim(tcp, link, bound, self.announces, None).await?,
+            None => Socket::new(tcp),
+        };
         let stream = match &self.tls {
             None => Stream::Plain(socket.clone()),
             Some(tls) => {
@@ -98,6 +92,31 @@ impl Connector {
         tcp.set_nodelay(true)?;
         Ok(tcp)
     }
+}
+
+/// Makes a connection the session's own before its first byte, and announces the client on it
+/// where that is wanted. `target`: where the client asked to be connected to.
+pub(crate) async fn claim(
+    tcp: TcpStream,
+    link: &Link,
+    bound: &Bound,
+    announces: Option<ProxyVersion>,
+    target: Option<&Target>,
+) -> Result<Socket, Rejection> {
+    tcp.set_nodelay(true)
+        .map_err(Rejection::UpstreamUnreachable)?;
+    let socket = Socket::new(tcp);
+    let session = bound.session();
+    let cookie = socket.cookie().map_err(Rejection::UpstreamUnreachable)?;
+    let target = target.map(ToString::to_string);
+    link.bind_upstream(cookie, session.id(), target).await?;
+    socket.serve(session);
+    if let Some(version) = announces {
+        let header = proxy::header(version, bound.client(), bound.local());
+        let sent = socket.clone().write_all(&header).await;
+        sent.map_err(Rejection::UpstreamUnreachable)?;
+    }
+    Ok(socket)
 }
 
 /// Towards an upstream.

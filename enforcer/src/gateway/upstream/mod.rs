@@ -23,7 +23,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tracing::debug;
 
-pub(crate) use self::connect::Stream;
+pub(crate) use self::connect::{Stream, claim};
 use self::{
     connect::Connector,
     pool::{Owner, Pool},

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::ShownCertificate;
 use super::*;
-use crate::policy::Mode;
+use crate::policy::{Mode, NetworkBinding};
 
 const START: Now = Now {
     boot: BootInstant::from_nanos(1_000_000_000_000),
@@ -19,6 +19,14 @@ fn after(seconds: u64) -> Now {
     }
 }
 
+fn terms(policy: &str, limits: &Limits) -> Terms {
+    Terms {
+        policies: vec![policy.to_owned()],
+        limits: limits.clone(),
+        hours_end_at: None,
+    }
+}
+
 fn limits(max_session: u64, idle_timeout: Option<u64>) -> Limits {
     Limits {
         max_session: Duration::from_secs(max_session),
@@ -27,6 +35,9 @@ fn limits(max_session: u64, idle_timeout: Option<u64>) -> Limits {
         farewell: Duration::from_secs(1),
         activity: ActivityKind::Application,
         mode: Mode::Enforce,
+        max_connections: None,
+        sessions_per_subject: None,
+        bind_network: None,
     }
 }
 
@@ -51,8 +62,8 @@ fn open(expires_in: u64, limits: &Limits) -> Session {
     Session::open(
         id,
         &credential(b"t", expires_in),
-        &["p".to_owned()],
-        limits,
+        &terms("p", limits),
+        None,
         START,
     )
     .unwrap()
@@ -74,7 +85,7 @@ fn a_deadline_is_shown_as_it_was_claimed_unless_the_clock_was_set() {
         wall: START.wall,
         ..after(10)
     };
-    session.wall_clock_stepped(set_back);
+    session.wall_clock_stepped(None, set_back);
     assert_eq!(session.wall_limit(deadline, set_back), after(90).wall);
 }
 
@@ -125,15 +136,15 @@ fn the_deadline_is_the_earlier_of_max_session_and_exp_and_counts_from_auth_time(
     let mut old = credential(b"t", 200);
     old.authenticated_at = Some(START.wall.saturating_sub(Duration::from_secs(60)));
     let id = SessionId::from_u64(1).unwrap();
-    let session = Session::open(id, &old, &["p".to_owned()], &limits(100, None), START).unwrap();
+    let session = Session::open(id, &old, &terms("p", &limits(100, None)), None, START).unwrap();
     assert_eq!(session.deadline().at, after(40).boot);
-    let refused = Session::open(id, &old, &["p".to_owned()], &limits(60, None), START);
+    let refused = Session::open(id, &old, &terms("p", &limits(60, None)), None, START);
     assert_eq!(refused, Err(Refused::TooOld));
     let refused = Session::open(
         id,
         &credential(b"t", 0),
-        &["p".to_owned()],
-        &limits(60, None),
+        &terms("p", &limits(60, None)),
+        None,
         START,
     );
     assert_eq!(refused, Err(Refused::Expired));
@@ -191,18 +202,18 @@ fn only_credentials_of_the_session_renew_it() {
 fn a_stricter_policy_shortens_and_one_that_would_have_ended_it_is_refused() {
     let mut session = open(500, &limits(400, None));
     session
-        .join(&["strict".to_owned()], &limits(60, Some(20)), after(10))
+        .join(&terms("strict", &limits(60, Some(20))), after(10))
         .unwrap();
     assert_eq!(session.deadline().at, after(60).boot);
     assert_eq!(session.limit(None).at, after(20).boot);
     let before = session.clone();
     assert_eq!(
-        session.join(&["stricter".to_owned()], &limits(5, None), after(10)),
+        session.join(&terms("stricter", &limits(5, None)), after(10)),
         Err(Refused::TooOld)
     );
     assert_eq!(session, before);
     session
-        .join(&["loose".to_owned()], &limits(4000, None), after(10))
+        .join(&terms("loose", &limits(4000, None)), after(10))
         .unwrap();
     assert_eq!(session.deadline().at, after(60).boot);
 }
@@ -215,6 +226,88 @@ fn payload_counts_only_where_the_limits_say_so() {
     assert_eq!(session.limit(Some(after(25).boot)).at, after(55).boot);
 }
 
+fn within_hours(limits: &Limits, hours_end: u64) -> Terms {
+    Terms {
+        hours_end_at: Some(after(hours_end).wall),
+        ..terms("p", limits)
+    }
+}
+
+#[test]
+fn a_session_ends_with_the_hours_of_its_policies() {
+    let id = SessionId::from_u64(1).unwrap();
+    let limits = limits(1000, None);
+    let open = |hours_end| {
+        let terms = within_hours(&limits, hours_end);
+        Session::open(id, &credential(b"t", 500), &terms, None, START)
+    };
+    let hours = |at| Limit {
+        at: after(at).boot,
+        reason: EndReason::Hours,
+    };
+    let mut session = open(60).unwrap();
+    assert_eq!(session.deadline(), hours(60));
+    assert_eq!(session.wall_limit(after(60).boot, after(1)), after(60).wall);
+    // Neither a newer token nor longer hours move it.
+    session.renew(&credential(b"u", 900), after(1)).unwrap();
+    assert_eq!(session.deadline(), hours(60));
+    let longer = Terms {
+        policies: vec!["q".to_owned()],
+        ..within_hours(&limits, 90)
+    };
+    session.join(&longer, after(2)).unwrap();
+    assert_eq!(session.deadline(), hours(60));
+    let shorter = Terms {
+        policies: vec!["r".to_owned()],
+        ..within_hours(&limits, 30)
+    };
+    session.join(&shorter, after(3)).unwrap();
+    assert_eq!(session.deadline(), hours(30));
+    assert_eq!(session.advance(after(30).boot, None), Step::End(hours(30)));
+    assert_eq!(open(900).unwrap().deadline().reason, EndReason::Token);
+    assert_eq!(open(0), Err(Refused::OutsideHours));
+    let closed = Terms {
+        policies: vec!["s".to_owned()],
+        ..within_hours(&limits, 4)
+    };
+    assert_eq!(session.join(&closed, after(4)), Err(Refused::OutsideHours));
+}
+
+#[test]
+fn a_set_clock_that_is_outside_of_hours_ends_the_session() {
+    let id = SessionId::from_u64(1).unwrap();
+    let terms = within_hours(&limits(1000, None), 60);
+    let mut session = Session::open(id, &credential(b"t", 500), &terms, None, START).unwrap();
+    let set_back = Now {
+        wall: START.wall.saturating_sub(Duration::from_secs(3600)),
+        ..after(10)
+    };
+    session.wall_clock_stepped(Some(set_back.wall), set_back);
+    assert_eq!(session.deadline().at, set_back.boot);
+    assert_eq!(session.deadline().reason, EndReason::Hours);
+}
+
+#[test]
+fn an_address_belongs_to_the_network_of_the_first() {
+    let mut limits = limits(1000, None);
+    limits.bind_network = Some(NetworkBinding { ipv4: 24, ipv6: 64 });
+    let id = SessionId::from_u64(1).unwrap();
+    let open = |first: Option<&str>| {
+        let first = first.map(|address| address.parse().unwrap());
+        let terms = terms("p", &limits);
+        Session::open(id, &credential(b"t", 500), &terms, first, START).unwrap()
+    };
+    let takes = |session: &Session, address: &str| session.takes_address(address.parse().unwrap());
+    let session = open(Some("192.0.2.7"));
+    assert!(takes(&session, "192.0.2.250"));
+    assert!(!takes(&session, "192.0.3.7"));
+    assert!(!takes(&session, "2001:db8::1"));
+    let session = open(Some("2001:db8::1"));
+    assert!(takes(&session, "2001:db8::ffff:1"));
+    assert!(!takes(&session, "2001:db8:0:1::1"));
+    assert!(takes(&open(None), "192.0.3.7"));
+}
+
 proptest! {
     #[test]
     fn a_step_of_the_wall_clock_never_lengthens(step in -100_000_i64..100_000, passed in 0_u64..90) {
@@ -222,7 +315,7 @@ proptest! {
         let before = session.deadline().at;
         let mut now = after(passed);
         now.wall = WallInstant::from_unix_seconds(now.wall.as_unix_seconds() + step);
-        session.wall_clock_stepped(now);
+        session.wall_clock_stepped(None, now);
         prop_assert!(session.deadline().at <= before);
         if step > 0 {
             let expected = now.boot_at(session.token_expires_at);
@@ -252,10 +345,9 @@ fn the_key_of_the_latest_credential_vouches_for_a_session() {
         ..credential(key, expires_in)
     };
     let id = SessionId::from_u64(1).unwrap();
-    let limits = limits(3600, None);
-    let policies = ["p".to_owned()];
+    let terms = terms("p", &limits(3600, None));
     let first = signed(b"a", 60, old);
-    let mut session = Session::open(id, &first, &policies, &limits, after(0)).unwrap();
+    let mut session = Session::open(id, &first, &terms, None, after(0)).unwrap();
     assert!(session.stands_by(&[new, old], after(5).boot));
     assert!(!session.stands_by(&[new], after(5).boot));
     assert!(session.stands_by(&[], after(0).boot.saturating_sub(Duration::from_nanos(1))));
@@ -266,7 +358,7 @@ fn the_key_of_the_latest_credential_vouches_for_a_session() {
     assert!(session.stands_by(&[new], after(5).boot));
     assert!(!session.stands_by(&[old], after(2).boot));
     assert!(session.stands_by(&[old], after(1).boot));
-    let unsigned = Session::open(id, &credential(b"a", 60), &policies, &limits, after(0));
+    let unsigned = Session::open(id, &credential(b"a", 60), &terms, None, after(0));
     assert!(unsigned.unwrap().stands_by(&[], after(5).boot));
 }
 

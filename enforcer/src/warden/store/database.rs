@@ -13,14 +13,15 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::{Snapshot, rows};
 use crate::clock::WallInstant;
 
-/// Version of the schema, in `user_version`.
-const SCHEMA_VERSION: i64 = 2;
+/// Version of the schema, in `user_version`: one more than there are migrations.
+const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 /// The predecessor may still be closing its database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Files that belong to the database, by what is appended to its name.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
-const SCHEMA: &str = "
+/// The first version.
+pub(super) const SCHEMA: &str = "
 CREATE TABLE sessions (
     id                INTEGER PRIMARY KEY,
     issuer            TEXT NOT NULL,
@@ -35,9 +36,7 @@ CREATE TABLE sessions (
     token_expires_at  INTEGER NOT NULL,
     policies          TEXT NOT NULL,
     idle_timeout      INTEGER,
-    last_activity     INTEGER NOT NULL,
-    signing_key       BLOB,
-    certificate       BLOB
+    last_activity     INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE session_keys (
     key         BLOB PRIMARY KEY,
@@ -54,11 +53,13 @@ CREATE TABLE ended_keys (
 CREATE INDEX ended_keys_by_until ON ended_keys (until);
 ";
 
-/// From version 1, whose sessions no key vouches for and no certificate.
-const UPGRADE_FROM_1: &str = "
-ALTER TABLE sessions ADD COLUMN signing_key BLOB;
-ALTER TABLE sessions ADD COLUMN certificate BLOB;
-";
+/// From version 1 on, each to the next.
+const MIGRATIONS: [&str; 2] = [
+    "ALTER TABLE sessions ADD COLUMN signing_key BLOB;
+     ALTER TABLE sessions ADD COLUMN certificate BLOB;",
+    "ALTER TABLE sessions ADD COLUMN hours_end_at INTEGER;
+     ALTER TABLE sessions ADD COLUMN first_address TEXT;",
+];
 
 /// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -179,9 +180,7 @@ fn try_open(path: &Path, now: WallInstant) -> Result<(Connection, Snapshot), Fai
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failure)?;
     prepare(&connection).map_err(failure)?;
     match version(&connection).map_err(failure)? {
-        0 => set_schema(&mut connection, SCHEMA).map_err(failure)?,
-        1 => set_schema(&mut connection, UPGRADE_FROM_1).map_err(failure)?,
-        SCHEMA_VERSION => {}
+        found @ 0..=SCHEMA_VERSION => migrate(&mut connection, found).map_err(failure)?,
         found => {
             return Err(Failure::Unusable(StoreError::Newer {
                 path: path.to_owned(),
@@ -208,10 +207,13 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Makes the schema, or brings it up to date, by these statements.
-fn set_schema(connection: &mut Connection, statements: &str) -> rusqlite::Result<()> {
+/// Brings the schema up to date from the version that was found; 0 is an empty database.
+fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    transaction.execute_batch(statements)?;
+    let steps = std::iter::once(&SCHEMA).chain(&MIGRATIONS);
+    for step in steps.skip(usize::try_from(found).unwrap_or_default()) {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }

@@ -13,7 +13,7 @@ mod database;
 mod rows;
 mod writer;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,10 @@ pub struct StoredSession {
     pub certificate: Option<CertificateId>,
     /// Names of the policies that apply.
     pub policies: Vec<String>,
+    /// When the hours end that bound it.
+    pub hours_end_at: Option<WallInstant>,
+    /// Where its first connection came from.
+    pub first_address: Option<IpAddr>,
     /// The idle timeout in force.
     pub idle_timeout: Option<Duration>,
     /// Its last activity that the warden knew of.

@@ -1,6 +1,6 @@
 //! Rows to values and back. Instants and durations are nanoseconds.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use rusqlite::{Connection, Row, params, types::Type};
 use serde::{
@@ -98,7 +98,7 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO sessions VALUES \
-             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             row_id(session.id),
@@ -117,6 +117,8 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
             session.last_activity.as_unix_nanos(),
             session.signing_key.as_ref().map(KeyThumbprint::as_bytes),
             session.certificate.as_ref().map(CertificateId::as_bytes),
+            session.hours_end_at.map(WallInstant::as_unix_nanos),
+            session.first_address.map(|address| address.to_string()),
         ])?;
     for stored in &session.keys {
         connection
@@ -134,6 +136,8 @@ fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
     let id = SessionId::from_u64(row.get::<_, i64>("id")?.cast_unsigned())
         .ok_or_else(|| unreadable("a session's id is 0"))?;
     let policies: String = row.get("policies")?;
+    let first_address: Option<String> = row.get("first_address")?;
+    let first_address = first_address.map(|address| address.parse::<IpAddr>());
     Ok(StoredSession {
         id,
         keys: Vec::new(),
@@ -160,6 +164,10 @@ fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
             .get::<_, Option<i64>>("idle_timeout")?
             .map(|nanos| Duration::from_nanos(nanos.cast_unsigned())),
         last_activity: wall(row, "last_activity")?,
+        hours_end_at: row
+            .get::<_, Option<i64>>("hours_end_at")?
+            .map(WallInstant::from_unix_nanos),
+        first_address: first_address.transpose().map_err(unreadable)?,
     })
 }
 

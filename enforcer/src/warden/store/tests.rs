@@ -38,6 +38,8 @@ fn session(number: u64) -> StoredSession {
         signing_key: Some(KeyThumbprint::from_bytes([9; 32])),
         certificate: Some(CertificateId::from_bytes([8; 32])),
         policies: vec!["default".to_owned(), "pci, \"dss\"".to_owned()],
+        hours_end_at: Some(later(700)),
+        first_address: Some("2001:db8::7".parse().unwrap()),
         idle_timeout: Some(Duration::from_millis(300_500)),
         last_activity: later(2),
     }
@@ -67,6 +69,8 @@ fn sessions_are_there_again_after_a_restart() {
     second.signing_key = None;
     second.certificate = None;
     second.idle_timeout = None;
+    second.hours_end_at = None;
+    second.first_address = None;
     second.opened_at = later(5);
     store.save(first.clone());
     store.save(second.clone());
@@ -255,22 +259,21 @@ fn a_store_that_cannot_be_written_says_so_to_who_asks() {
 fn a_database_of_the_first_version_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("enforcer.db");
-    let (store, _) = open(&path, NOW);
-    store.save(session(1));
-    drop(store);
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection
-        .execute_batch(
-            "ALTER TABLE sessions DROP COLUMN signing_key; \
-             ALTER TABLE sessions DROP COLUMN certificate; PRAGMA user_version = 1;",
-        )
-        .unwrap();
+    connection.execute_batch(database::SCHEMA).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    let row = "INSERT INTO sessions VALUES
+        (7, 'https://idp', 'alice', NULL, 1, 1, 2, 3, 4, 'boot', 5, '[\"default\"]', NULL, 6)";
+    connection.execute(row, []).unwrap();
     drop(connection);
-    let (_store, snapshot) = open(&path, NOW);
-    let unsigned = StoredSession {
-        signing_key: None,
-        certificate: None,
-        ..session(1)
+    let (store, snapshot) = open(&path, NOW);
+    let [old] = &snapshot.sessions[..] else {
+        panic!("{snapshot:?}");
     };
-    assert_eq!(snapshot.sessions, [unsigned]);
+    assert_eq!(old.signing_key, None);
+    assert_eq!((old.hours_end_at, old.first_address), (None, None));
+    let new = session(2);
+    store.save(new.clone());
+    let (_store, snapshot) = reopen(&path, store, NOW);
+    assert_eq!(snapshot.sessions, [old.clone(), new]);
 }

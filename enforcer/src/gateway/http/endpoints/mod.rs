@@ -10,7 +10,7 @@
 //! | `GET session/events` | a stream of events: `warning`, `renewed`, `ended` |
 //!
 //! The session endpoints take a bearer token like any request, but never open a session, and no
-//! policy is joined: a token without a live session is told `no_session`. They bind the connection
+//! route's policy is joined: a token without a live session is told `no_session`. They bind the connection
 //! that they come on. Where tokens don't name their session, `renew` also takes a newer token of
 //! the same principal and client on another connection, if only one session can be meant.
 //!
@@ -29,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use self::report::SessionReport;
-use super::{body::ResponseBody, inspect::FAULT_TARGET, service::Known};
+use super::{bearer, body::ResponseBody, inspect::FAULT_TARGET, service::Known};
 use crate::{
     channel::{EndCause, Kinship, SessionUsage, ToWarden},
     clock::{boot_now, wall_now},
@@ -113,19 +113,20 @@ async fn session(
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
-    let authenticated = Authenticated::by_request(
-        &gateway.authenticator,
-        &connection.client,
-        connection.identity,
-        headers,
-        wall_now(),
-    )?;
+    let authenticated =
+        Authenticated::by_request(connection, bearer::for_origin(headers)?, wall_now())?;
     known.principal = Some(authenticated.principal().clone());
     let kinship = match endpoint {
         Endpoint::Renew => Kinship::Successor,
         Endpoint::Session | Endpoint::Logout | Endpoint::Events => Kinship::Own,
     };
-    let found = Bound::find(&gateway.link, &connection.client, authenticated, kinship);
+    let found = Bound::find(
+        &gateway.link,
+        &connection.client,
+        &gateway.policies,
+        authenticated,
+        kinship,
+    );
     let (bound, usage) = found.await?;
     let bound = known.bound.insert(bound);
     Ok(match endpoint {

@@ -1,0 +1,83 @@
+//! `enforcer connect`, as a user runs it on the client's side.
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{certificates::SERVER_NAME, daemon, process::Process, scene::Scene, wait};
+
+/// A running one that listens.
+#[derive(Debug)]
+pub struct Connect {
+    local: SocketAddr,
+    log: PathBuf,
+    process: Process,
+}
+
+impl Connect {
+    /// Starts it with the token in `token_file`; returns once it listens.
+    pub fn listen(scene: &Scene, token_file: &Path, target: &str) -> Result<Self> {
+        let log = scene.bed.path("connect.log");
+        let stderr = File::create(&log).context("make a log")?;
+        let mut command = command(scene, token_file)?;
+        command
+            .args(["--listen", "127.0.0.1:0", target])
+            .stderr(stderr);
+        let process = Process::spawn(&mut command, "enforcer connect")?;
+        let local = wait::until("enforcer connect listened", || {
+            let said = fs::read_to_string(&log).ok()?;
+            let (_, rest) = said.split_once("listening on ")?;
+            rest.split_once(',')?.0.parse().ok()
+        })
+        .with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+        Ok(Self {
+            local,
+            log,
+            process,
+        })
+    }
+
+    /// Where it listens.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// What it said so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has said this.
+    pub fn wait_for(&self, text: &str) -> Result<()> {
+        let what = format!("enforcer connect said {text:?}");
+        wait::until(&what, || self.said().contains(text).then_some(())).with_context(|| self.said())
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// The command, but for the local end and the target.
+pub fn command(scene: &Scene, token_file: &Path) -> Result<Command> {
+    let gateway = scene.client()?.server();
+    let binary = daemon::binary()?;
+    let bed = &scene.bed;
+    let mut command = bed.command(bed.client(), &binary.to_string_lossy())?;
+    command
+        .args(["connect", "--server-name", SERVER_NAME, "--gateway"])
+        .arg(gateway.to_string())
+        .arg("--ca")
+        .arg(scene.ca_file())
+        .arg("--token-file")
+        .arg(token_file)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command)
+}

@@ -1,0 +1,250 @@
+//! Tunnels: CONNECT from clients of other makes, and the cut of what flows in them.
+
+use std::{net::SocketAddr, process::Command, time::Duration};
+
+use enforcer::clock::{self, Now};
+use enforcer_tests::{
+    Scene,
+    bed::DAEMON_IPV4,
+    certificates::SERVER_NAME,
+    client::{End, Flow},
+    config::Route,
+    process::{self, Process},
+    streams::instant,
+    upstream::stream::StreamUpstream,
+    wait,
+    wire::difference,
+};
+use jiff::SignedDuration;
+
+/// What is sent every 10 ms has been sent this recently, however busy the machine is.
+const LONGEST_GAP: SignedDuration = SignedDuration::from_millis(300);
+
+fn scene(label: &str) -> Scene {
+    let mut scene = Scene::new(label).expect("a scene");
+    scene.config.routes = vec![Route::tunnel(&["127.0.0.1:*", "no-such-host.invalid:80"])];
+    scene
+}
+
+fn head(target: SocketAddr, token: &str) -> String {
+    format!(
+        "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nProxy-Authorization: Bearer {token}\r\n\r\n"
+    )
+}
+
+/// curl in the client's namespace, by way of a proxy.
+fn curl(scene: &Scene, proxy: &str, token: &str, url: &str) -> Command {
+    let client = scene.client().expect("a client");
+    let resolve = format!("{SERVER_NAME}:{}:{}", client.server().port(), DAEMON_IPV4);
+    let mut command = scene
+        .bed
+        .command(scene.bed.client(), "curl")
+        .expect("a command");
+    command
+        .args(["--silent", "--show-error", "--proxytunnel", "--resolve"])
+        .args([&resolve, "--proxy", proxy, "--proxy-cacert"])
+        .arg(scene.ca_file())
+        .arg("--proxy-header")
+        .arg(format!("Proxy-Authorization: Bearer {token}"))
+        .args(["--output", "/dev/null", "--write-out"])
+        .args(["%{http_connect} %{http_code} %{size_download}", url]);
+    command
+}
+
+/// What curl printed, and what it complained of.
+fn run(mut command: Command) -> (String, String) {
+    let output = command.output().expect("curl");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn curl_reaches_what_is_allowed_and_nothing_else() {
+    let scene = scene("tunnel-curl");
+    let daemon = scene.start().unwrap();
+    let token = scene.token("alice").unwrap();
+    let proxy = format!("https://{SERVER_NAME}:8443");
+    let url = format!("{}/download?length=20000000", scene.upstream.url());
+    let (said, complaint) = run(curl(&scene, &proxy, &token, &url));
+    assert_eq!(said, "200 200 20000000", "{complaint}");
+    let target = scene.upstream.address().to_string();
+    let opened = daemon.wait_for_audit("connection_opened", |record| record["target"] == target);
+    assert_eq!(opened.unwrap()["role"], "upstream");
+
+    for (url, token, status, reason) in [
+        ("http://192.0.2.1/", &*token, "403", "target_not_allowed"),
+        (
+            "http://no-such-host.invalid/",
+            &token,
+            "502",
+            "target_unresolved",
+        ),
+        ("http://127.0.0.1:1/", &token, "502", "target_unreachable"),
+        (
+            &scene.upstream.url(),
+            "no.such.token",
+            "401",
+            "token_malformed",
+        ),
+    ] {
+        let (said, complaint) = run(curl(&scene, &proxy, token, url));
+        assert!(said.starts_with(status), "{url}: {said} {complaint}");
+        let refused = daemon.wait_for_audit("session_refused", |it| it["reason"] == reason);
+        let detail = refused.unwrap()["detail"].to_string();
+        let host = url.trim_start_matches("http://").trim_end_matches('/');
+        assert!(
+            reason == "token_malformed" || detail.contains(host),
+            "{detail}"
+        );
+    }
+}
+
+#[test]
+fn an_http2_proxy_in_front_tunnels_many_on_one_connection() {
+    let scene = scene("tunnel-h2");
+    let daemon = scene.start().unwrap();
+    let token = scene.token("alice").unwrap();
+    let mut nghttpx = scene.bed.command(scene.bed.client(), "nghttpx").unwrap();
+    nghttpx
+        .args(["--conf=/dev/null", "--http2-proxy", "--workers=1"])
+        .args([
+            "--frontend=127.0.0.1,3128;no-tls",
+            "--errorlog-file=/dev/stdout",
+        ])
+        .arg(format!(
+            "--backend={DAEMON_IPV4},8443;;tls;proto=h2;sni={SERVER_NAME}"
+        ))
+        .arg(format!("--cacert={}", scene.ca_file().display()));
+    let _nghttpx = Process::spawn(&mut nghttpx, "nghttpx").unwrap();
+    let url = format!("{}/download?length=5000000", scene.upstream.url());
+    let proxy = "http://127.0.0.1:3128";
+    wait::until("nghttpx served", || {
+        let (said, _) = run(curl(&scene, proxy, &token, &url));
+        (said == "200 200 5000000").then_some(())
+    })
+    .unwrap();
+    let curls: Vec<_> = (0..4)
+        .map(|_| curl(&scene, proxy, &token, &url).spawn().unwrap())
+        .collect();
+    for curl in curls {
+        let said = curl.wait_with_output().unwrap();
+        assert!(said.status.success());
+    }
+    let records = daemon.audit().unwrap();
+    let clients = records
+        .iter()
+        .filter(|it| it["event"] == "connection_opened" && it["role"] == "client");
+    assert_eq!(clients.count(), 1);
+}
+
+#[test]
+fn the_deadline_cuts_a_tunnel_on_both_sides() {
+    let scene = scene("tunnel-cut");
+    let upstream = StreamUpstream::start(scene.bed.daemon()).unwrap();
+    let daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(2));
+    let token = scene.token_until("alice", deadline).unwrap();
+
+    let flow = flow(&scene, &upstream, &token, "echo");
+    let local = flow.local();
+    let ending = flow.end().unwrap();
+
+    assert_eq!(ending.how, End::Reset);
+    assert!(Now::read().wall_at(ending.at) >= deadline);
+    let record = daemon.wait_for_end().unwrap();
+    assert_eq!(record["reason"], "token");
+    assert_eq!(record["sockets_reset"], 2);
+    let conversation = capture.finish().unwrap().conversation(local);
+    conversation.check_cut(deadline).unwrap();
+    let last = conversation.last_payload_before(deadline).unwrap();
+    assert!(difference(deadline, last) < LONGEST_GAP);
+    let connections = upstream
+        .log()
+        .wait_for_connections("the upstream's connection ended", |all| {
+            all.first().is_some_and(|one| one.ended.is_some())
+        })
+        .unwrap();
+    let (_, how) = connections[0].ended.unwrap();
+    assert_eq!(how, Err(std::io::ErrorKind::ConnectionReset));
+}
+
+fn flow(scene: &Scene, upstream: &StreamUpstream, token: &str, command: &str) -> Flow {
+    let client = scene.client().expect("a client");
+    let head = head(upstream.address(), token);
+    let flow = client.flow(&format!("{head}{command}")).expect("a tunnel");
+    // Not only the answer's head.
+    flow.wait_for_data().expect("data");
+    flow
+}
+
+#[test]
+fn what_the_target_says_is_no_activity() {
+    let idle_timeout = Duration::from_secs(2);
+    let mut scene = scene("tunnel-idle");
+    scene.config.policy().idle_timeout = Some("2s".to_owned());
+    let upstream = StreamUpstream::start(scene.bed.daemon()).unwrap();
+    let daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let token = scene.token("alice").unwrap();
+
+    let flow = flow(&scene, &upstream, &token, "ticks");
+    let local = flow.local();
+    // What it says keeps it alive for longer than the timeout.
+    wait::until_instant(clock::boot_now().saturating_add(idle_timeout + idle_timeout / 4));
+    flow.wait_for_data().unwrap();
+    flow.be_silent();
+    assert_eq!(flow.end().unwrap().how, End::Reset);
+
+    let record = daemon.wait_for_end().unwrap();
+    assert_eq!(record["reason"], "idle");
+    let limit = instant(&record, "deadline").unwrap();
+    let conversation = capture.finish().unwrap().conversation(local);
+    conversation.check_cut(limit).unwrap();
+    let said = conversation.from_client().filter(|it| it.payload > 0);
+    let last = said.map(|segment| segment.at).max().unwrap();
+    let idle = limit.saturating_duration_since(last);
+    assert!(
+        idle >= idle_timeout && idle < idle_timeout * 5 / 4,
+        "idle for {idle:?}"
+    );
+}
+
+#[test]
+fn a_client_that_never_reads_costs_no_memory() {
+    const MOST_KIB: u64 = 16 * 1024;
+    let scene = scene("tunnel-unread");
+    let daemon = scene.start().unwrap();
+    let token = scene.token("alice").unwrap();
+    let pid = daemon.gateway_pid().unwrap();
+    let resident = || -> u64 {
+        let text = process::status_field(pid, "VmRSS").expect("a status");
+        text.trim_end_matches(" kB").parse().expect("a number")
+    };
+    let before = resident();
+    let client = scene.client().unwrap();
+    let unread: Vec<_> = (0..20)
+        .map(|_| {
+            let tunnel = client.tls().unwrap();
+            let head = head(scene.upstream.address(), &token);
+            let get = "GET /download?length=100000000 HTTP/1.1\r\nHost: a\r\n\r\n";
+            tunnel.write(format!("{head}{get}")).unwrap();
+            tunnel
+        })
+        .collect();
+    // 2 GB are on their way; nobody takes them.
+    let mut most = 0;
+    let end = clock::boot_now().saturating_add(Duration::from_secs(2));
+    while clock::boot_now() < end {
+        most = most.max(resident());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let grown = most.saturating_sub(before);
+    assert!(grown < MOST_KIB, "{grown} KiB more for 20 tunnels");
+    // Who does read is served meanwhile.
+    let proxy = format!("https://{SERVER_NAME}:8443");
+    let url = format!("{}/download?length=1000000", scene.upstream.url());
+    let (said, _) = run(curl(&scene, &proxy, &token, &url));
+    assert_eq!(said, "200 200 1000000");
+    drop(unread);
+}
