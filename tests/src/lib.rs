@@ -32,6 +32,7 @@ pub mod haproxy;
 pub mod issuer;
 pub mod namespace;
 pub mod nginx;
+pub mod pgbench;
 pub mod postgres;
 pub mod process;
 pub mod scene;

@@ -16,7 +16,7 @@ use enforcer::clock::{self, BootInstant};
 use nix::unistd::User;
 
 use crate::{
-    bed::Bed,
+    bed::{Bed, DAEMON_IPV4},
     certificates::{Identity, SERVER_NAME},
     config::{self, Route, UpstreamTls},
     daemon::Output,
@@ -101,9 +101,10 @@ impl Postgres {
 
         let mut server = as_owner(bed, &programs.join("postgres"))?;
         server.arg("-D").arg(&data);
+        let addresses = format!("listen_addresses=127.0.0.1,{DAEMON_IPV4}");
         let sockets = format!("unix_socket_directories={}", folder.display());
         for setting in [
-            "listen_addresses=127.0.0.1",
+            &addresses,
             "fsync=off",
             "ssl=on",
             "ssl_ca_file=root.crt",
@@ -179,6 +180,12 @@ impl Scene {
             .map(|(key, value)| (key.to_owned(), value.into()))
             .into_iter()
             .collect())
+    }
+
+    /// A PostgreSQL client of the server itself.
+    pub fn pg_of_server(&self, user: &str) -> Result<Pg<'_>> {
+        let address = SocketAddr::new(DAEMON_IPV4, PORT);
+        Pg::of(&self.bed, address, &self.ca_file(), user)
     }
 
     /// A PostgreSQL client of the listener, as `user`, who says who they are by what is given.

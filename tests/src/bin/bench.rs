@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: how late the cut is when many sessions end at the same instant.
 //!
 //! Every session has a download under way. Lateness is measured on the cable, from the deadline to
-//! the last payload and to the reset; and at the clients, to the instant at which they knew.
+//! the last payload and to the reset; and at the clients, to the instant at which they knew. Then
+//! `pgbench` runs through the gateway, and past it. With `pgbench` as its argument it does only that.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use enforcer::clock::{self, Now};
 use enforcer_tests::{
     Scene,
     client::{Download, End},
-    wait,
+    pgbench, wait,
     wire::{Lateness, difference, millis},
 };
 use jiff::SignedDuration;
@@ -24,6 +25,9 @@ const HEAD_START: Duration = Duration::from_secs(3);
 const HEAD_START_EACH: Duration = Duration::from_millis(10);
 
 fn main() -> Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("pgbench") {
+        return pgbench::measure();
+    }
     raise_descriptor_limit()?;
     println!(
         "{:>8}  {:<24}{:>14}{:>14}{:>14}",
@@ -32,7 +36,7 @@ fn main() -> Result<()> {
     for sessions in SESSIONS {
         measure(sessions).with_context(|| format!("with {sessions} sessions"))?;
     }
-    Ok(())
+    pgbench::measure().context("pgbench")
 }
 
 /// Each session takes one descriptor here for its client and one for its upstream.
