@@ -20,13 +20,18 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// Starts it with the token in `token_file`; returns once it listens.
+    /// Starts it with the token in `token_file`, on a port that is free; returns once it listens.
     pub fn listen(scene: &Scene, token_file: &Path, target: &str) -> Result<Self> {
+        Self::listen_on(scene, token_file, 0, target)
+    }
+
+    /// The same on this port.
+    pub fn listen_on(scene: &Scene, token_file: &Path, port: u16, target: &str) -> Result<Self> {
         let log = scene.bed.path("connect.log");
         let stderr = File::create(&log).context("make a log")?;
         let mut command = command(scene, token_file)?;
         command
-            .args(["--listen", "127.0.0.1:0", target])
+            .args(["--listen", &format!("127.0.0.1:{port}"), target])
             .stderr(stderr);
         let process = Process::spawn(&mut command, "enforcer connect")?;
         let local = wait::until("enforcer connect listened", || {

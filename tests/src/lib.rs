@@ -39,6 +39,7 @@ pub mod scene;
 pub mod streams;
 pub mod upstream;
 pub mod wait;
+pub mod websockets;
 pub mod wire;
 
 pub use bed::Bed;

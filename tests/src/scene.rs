@@ -76,6 +76,8 @@ impl Scene {
                     protocol: "http".to_owned(),
                     identity: None,
                     principal: None,
+                    token_cookie: None,
+                    allowed_origins: Vec::new(),
                     proxy_protocol: None,
                     tls: config::ServerTls {
                         certificate,

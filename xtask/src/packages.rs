@@ -11,19 +11,29 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 12] = [
+const TEST_PACKAGES: [&str; 22] = [
     "bpftool",
     "curl",
     "haproxy",
     "iproute2",
+    "libjpeg-turbo-progs",
     "nghttp2-client",
+    "nghttp2-proxy",
     "nginx-light",
+    "openssh-client",
+    "openssh-server",
     "openssl",
     "postgresql",
     "procps",
     "python3-grpcio",
+    "python3-websockets",
+    "socat",
     "tcpdump",
     "util-linux",
+    "vncsnapshot",
+    "x11-xserver-utils",
+    "x11vnc",
+    "xvfb",
 ];
 
 /// Installs `$@` while a policy forbids every service to start. A policy that is already there is

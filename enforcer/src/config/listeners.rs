@@ -8,7 +8,7 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    CertificateName, ClientAuthority, Listener, Protocol, RequestIdentity, ServerTls,
+    CertificateName, ClientAuthority, Listener, Protocol, RequestIdentity, ServerTls, cookies,
     draft::Draft,
     files::Content,
     proxy,
@@ -33,6 +33,7 @@ pub(super) fn convert(
         let address = address(draft, &raw.address, &mut taken);
         let protocol = protocol(draft, &raw);
         let identity = request_identity(draft, &raw, protocol);
+        let cookie = cookies::convert(draft, &raw, protocol);
         let proxies = proxy::networks(draft, raw.proxy_protocol.as_ref());
         let tls = server_tls(draft, raw.tls);
         if let Some(address) = address {
@@ -40,6 +41,7 @@ pub(super) fn convert(
                 address,
                 protocol,
                 identity,
+                cookie,
                 proxies,
                 tls,
             };

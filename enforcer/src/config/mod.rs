@@ -4,6 +4,7 @@
 //! durations, names that refer to something refer to something that exists.
 
 mod assertion;
+mod cookies;
 mod daemon;
 mod draft;
 mod duration;
@@ -93,6 +94,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How requests on it say whose they are; says nothing of a TCP listener's clients.
     pub identity: RequestIdentity,
+    /// `token_cookie`: requests of browsers may carry their token in it.
+    pub cookie: Option<TokenCookie>,
     /// `proxy_protocol = { from = [..] }`: networks of the proxies that stand in front of it. Their
     /// connections start with a PROXY protocol header, which says who the client is; those of
     /// others don't. Empty without proxies.
@@ -112,6 +115,16 @@ impl Listener {
     pub fn takes_certificates(&self) -> bool {
         matches!(self.protocol, Protocol::Tcp(_)) || self.identity != RequestIdentity::Token
     }
+}
+
+/// A cookie that a token may come in, and who may have it sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenCookie {
+    /// Its name.
+    pub name: String,
+    /// `allowed_origins`: beside pages of the same origin, those of these may send requests that
+    /// change something, and open WebSockets. As browsers write them.
+    pub origins: Vec<String>,
 }
 
 /// What a listener speaks.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use tokio::{net::TcpListener, time::sleep};
 use tracing::{debug, info, warn};
 
-use crate::config::RequestIdentity;
+use crate::config::{RequestIdentity, TokenCookie};
 use crate::gateway::{Gateway, Service, Work, connection, stages::Accepted, tls};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -27,6 +27,8 @@ pub(crate) struct Front {
     pub(crate) service: Service,
     /// How requests say whose they are.
     pub(crate) identity: RequestIdentity,
+    /// The cookie that tokens may come in.
+    pub(crate) cookie: Option<Arc<TokenCookie>>,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Arc<[IpNet]>,
 }

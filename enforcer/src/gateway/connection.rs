@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use crate::{
     channel::ToWarden,
     clock::boot_now,
-    config::RequestIdentity,
+    config::{RequestIdentity, TokenCookie},
     gateway::{
         Gateway, Service, Work,
         accept::Front,
@@ -66,6 +66,8 @@ pub(crate) struct ConnectionContext {
     pub(crate) listener: Arc<str>,
     /// How requests say whose they are.
     pub(crate) identity: RequestIdentity,
+    /// The cookie that tokens may come in.
+    pub(crate) cookie: Option<Arc<TokenCookie>>,
     pub(crate) client: Client,
     pub(crate) inspection: Arc<Inspection>,
     pub(crate) patience: Patience,
@@ -137,6 +139,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         gateway,
         listener: front.name,
         identity: front.identity,
+        cookie: front.cookie,
         client: Client::new(accepted, certificate),
         inspection: Arc::default(),
         patience: Patience::default(),

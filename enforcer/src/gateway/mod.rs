@@ -172,6 +172,7 @@ impl Server {
                     acceptor: listener.acceptor,
                     service: listener.service,
                     identity: listener.identity,
+                    cookie: listener.cookie.map(Arc::new),
                     proxies: listener.proxies.into(),
                 },
             });

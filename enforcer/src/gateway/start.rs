@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::{
     authn::{Authenticator, KeyError, signing::SigningKeyFault},
     channel::{ToGateway, receive_blocking},
-    config::{Config, ConfigError, Listener, Protocol, RequestIdentity},
+    config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
         assertion::Assertions,
@@ -92,6 +92,8 @@ pub(crate) struct StartedListener {
     pub(crate) service: Service,
     /// How requests say whose they are.
     pub(crate) identity: RequestIdentity,
+    /// The cookie that tokens may come in.
+    pub(crate) cookie: Option<TokenCookie>,
     /// Networks of the proxies that announce their clients.
     pub(crate) proxies: Vec<IpNet>,
 }
@@ -172,6 +174,7 @@ fn load_listener(
         tls,
         protocol,
         identity,
+        cookie,
         proxies,
         ..
     }) = config.listeners.get(&name)
@@ -204,6 +207,7 @@ fn load_listener(
         acceptor,
         service,
         identity: *identity,
+        cookie: cookie.clone(),
         proxies: proxies.clone(),
     })
 }

@@ -86,6 +86,9 @@ pub struct Principal {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionKey([u8; 32]);
 
+/// The bit of a key's last byte that tells certificates from tokens, wherever the key goes.
+const CERTIFICATE: u8 = 1;
+
 impl SessionKey {
     /// The key of every token with this `sid` claim.
     pub fn from_sid(principal: &Principal, sid: &str) -> Self {
@@ -118,7 +121,14 @@ impl SessionKey {
 
     /// The key of a client's certificate: `signed` is the part of it that the signature covers.
     pub fn from_certificate(signed: &[u8]) -> Self {
-        Self::digest(b"certificate", &[signed])
+        let Self(mut digest) = Self::digest(b"certificate", &[signed]);
+        digest[31] |= CERTIFICATE;
+        Self(digest)
+    }
+
+    /// Whether it is a certificate's.
+    pub const fn is_certificate(&self) -> bool {
+        self.0[31] & CERTIFICATE != 0
     }
 
     /// A key as the store keeps it.
@@ -132,7 +142,9 @@ impl SessionKey {
     }
 
     fn digest(kind: &[u8], parts: &[&[u8]]) -> Self {
-        Self(digest(kind, parts))
+        let mut digest = digest(kind, parts);
+        digest[31] &= !CERTIFICATE;
+        Self(digest)
     }
 }
 
@@ -281,6 +293,17 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Whether the key opens no session any more. That of a token never does. A certificate is shown
+    /// anew by whoever has its private key, which is to authenticate anew: only who was sent away
+    /// stays away.
+    pub const fn outlasts(self, key: &SessionKey) -> bool {
+        !key.is_certificate()
+            || matches!(
+                self,
+                Self::Revoked | Self::Logout | Self::CertificateRevoked
+            )
+    }
+
     /// The stable name, as in the audit log.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -323,6 +346,18 @@ mod tests {
             "+000000000000abc",
         ] {
             assert!(bad.parse::<SessionId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_locked_out_only_by_who_sends_it_away() {
+        let certificates = (0..9_u8).map(|number| SessionKey::from_certificate(&[number]));
+        for key in certificates {
+            assert!(EndReason::Revoked.outlasts(&key) && EndReason::Logout.outlasts(&key));
+            assert!(!EndReason::Idle.outlasts(&key) && !EndReason::Deadline.outlasts(&key));
+        }
+        for key in (0..9_u8).map(|number| SessionKey::from_token(&[number])) {
+            assert!(EndReason::Idle.outlasts(&key) && EndReason::Deadline.outlasts(&key));
         }
     }
 

@@ -388,6 +388,12 @@ impl Session {
         Ok(())
     }
 
+    /// The keys that open no session any more once it has ended for this reason.
+    pub fn keys_ended(&self, reason: EndReason) -> Vec<KeyUse> {
+        let keys = self.keys.iter().copied();
+        keys.filter(|known| reason.outlasts(&known.key)).collect()
+    }
+
     /// Whether the credential may renew the session: the same key or, where no `sid` names the
     /// session, the same issuer, subject and authorized party.
     pub fn accepts(&self, credential: &Credential) -> bool {

@@ -48,9 +48,7 @@ impl Core {
     pub fn on_command(&mut self, command: AdminCommand, place: &Whereabouts, now: Now) -> Asked {
         match command {
             AdminCommand::Status { reply } => drop(reply.send(self.status(place, now))),
-            AdminCommand::Sessions { reply } => {
-                let _ = reply.send(self.book.iter().map(|live| self.info(live, now)).collect());
-            }
+            AdminCommand::Sessions { reply } => self.begin_listing(reply),
             AdminCommand::Session { id, reply } => {
                 let _ = reply.send(self.book.get(id).map(|live| self.detail(live, now)));
             }
@@ -176,7 +174,7 @@ impl Core {
             .collect()
     }
 
-    fn info(&self, live: &Live, now: Now) -> SessionInfo {
+    pub(super) fn info(&self, live: &Live, now: Now) -> SessionInfo {
         let session = &live.session;
         let payload = payload_instant(&self.activity(session.id));
         let limit = session.limit(payload);

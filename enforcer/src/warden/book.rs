@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use enforcer_abi::Connection;
@@ -45,6 +45,8 @@ pub struct Leg {
     pub client: Option<IpAddr>,
     /// Its ends and times.
     pub connection: Connection,
+    /// The client behind the proxy at its other end, as far as this warden knows.
+    pub proxied_client: Option<SocketAddr>,
 }
 
 /// All of them.
@@ -89,10 +91,11 @@ impl Book {
         Some(live)
     }
 
-    /// Removes a session; its keys are remembered as ended until their credentials expire.
+    /// Removes a session; those of its keys that open no other are remembered as ended until their
+    /// credentials expire.
     pub fn end(&mut self, id: SessionId, reason: EndReason, at: WallInstant) -> Option<Live> {
         let live = self.forget(id)?;
-        for known in &live.session.keys {
+        for known in live.session.keys_ended(reason) {
             self.remember_ended(EndedKey {
                 key: known.key,
                 reason,

@@ -12,6 +12,7 @@ use super::{
     book::{Book, Live},
     ending::{Ending, Over},
     gateways::Gateways,
+    listing::Listings,
     queue::DeadlineQueue,
     store::{StoreHandle, StoredSession},
 };
@@ -53,6 +54,7 @@ pub struct Core {
     pub(super) ending: HashMap<SessionId, Ending>,
     /// Sockets that could not be reset: dropped meanwhile, and tried again.
     pub(super) stuck: HashMap<u64, abi::Connection>,
+    pub(super) listings: Listings,
     pub(super) losses: abi::Stats,
     pub(super) purged_at: BootInstant,
 }
@@ -94,6 +96,7 @@ impl Core {
             owners: HashMap::new(),
             ending: HashMap::new(),
             stuck: HashMap::new(),
+            listings: Listings::default(),
             losses,
             purged_at: BootInstant::from_nanos(0),
         }

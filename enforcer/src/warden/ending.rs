@@ -1,7 +1,8 @@
 //! How sessions end: the map first, then the resets, then the words.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -24,7 +25,8 @@ const COUNTERS_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Ending {
     record: Record,
     limit: BootInstant,
-    open: BTreeSet<u64>,
+    /// Its sockets that have not closed, and the clients behind their proxies.
+    open: BTreeMap<u64, Option<SocketAddr>>,
     last_payload_at: Option<BootInstant>,
     dropped_packets: u64,
 }
@@ -168,8 +170,8 @@ impl Core {
         for cookie in live.legs.keys() {
             self.maps.unbind(*cookie);
         }
-        self.store
-            .end(id, live.session.keys.clone(), limit.reason, now.wall);
+        let keys = live.session.keys_ended(limit.reason);
+        self.store.end(id, keys, limit.reason, now.wall);
         self.gateways.broadcast(ToGateway::Ended {
             session: id,
             reason: limit.reason,
@@ -193,7 +195,11 @@ impl Core {
         let ending = Ending {
             record,
             limit: limit.at,
-            open: live.legs.keys().copied().collect(),
+            open: live
+                .legs
+                .iter()
+                .map(|(cookie, leg)| (*cookie, leg.proxied_client))
+                .collect(),
             last_payload_at: None,
             dropped_packets: 0,
         };
@@ -228,6 +234,10 @@ impl Core {
             Some(ending) => connection_base(&ending.record, now),
             None => self.session_record(Event::ConnectionClosed, id, now),
         };
+        record.proxied_client = match self.ending.get(&id) {
+            Some(ending) => ending.open.get(&cookie).copied().flatten(),
+            None => self.proxied_client(id, cookie),
+        };
         describe(&mut record, cookie, connection);
         self.audit.write(record);
 
@@ -241,6 +251,11 @@ impl Core {
                 self.reschedule(id, now);
             }
         }
+    }
+
+    fn proxied_client(&self, id: SessionId, cookie: u64) -> Option<SocketAddr> {
+        let live = self.book.get(id)?;
+        live.legs.get(&cookie)?.proxied_client
     }
 
     /// Nobody authenticated on an accepted socket in time.

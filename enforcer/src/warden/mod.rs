@@ -5,7 +5,7 @@
 //!        |  one loop on one thread (`run`)
 //!        v
 //!  core: requests, finding, withdrawing, observed, ending, recovery --> maps, SOCK_DESTROY
-//!        |                                                        --> gateways' outboxes
+//!        |  answers, listing                                      --> gateways' outboxes
 //!        +--> audit and store, each a thread of its own, never waited for
 //! ```
 
@@ -18,6 +18,7 @@ mod ending;
 mod finding;
 mod gateways;
 mod listeners;
+mod listing;
 mod observed;
 mod processes;
 mod queue;

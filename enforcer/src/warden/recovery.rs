@@ -167,14 +167,13 @@ impl Core {
                 continue;
             };
             if let Some(live) = self.book.get_mut(id) {
-                live.legs.insert(
-                    cookie,
-                    Leg {
-                        role,
-                        client: None,
-                        connection,
-                    },
-                );
+                let leg = Leg {
+                    role,
+                    client: None,
+                    connection,
+                    proxied_client: None,
+                };
+                live.legs.insert(cookie, leg);
                 self.owners.insert(cookie, id);
             }
         }

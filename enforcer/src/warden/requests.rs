@@ -308,6 +308,7 @@ impl Core {
                 role,
                 client,
                 connection,
+                proxied_client: told.announced_client,
             };
             live.legs.insert(cookie, leg);
             self.owners.insert(cookie, id);

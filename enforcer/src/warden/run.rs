@@ -242,6 +242,7 @@ impl Warden {
                 }
             }
             Some(incoming) = self.incoming.recv() => self.on_incoming(incoming),
+            () = tokio::task::yield_now(), if self.core.is_listing() => self.core.list_on(Now::read()),
         }
         for id in self.core.gateways.take_wedged() {
             tracing::error!("{id} has not read its messages for too long: it is killed");

@@ -504,6 +504,63 @@ fn what_was_revoked_stays_refused() {
 }
 
 #[test]
+fn a_certificate_opens_another_session_unless_it_was_sent_away() {
+    let mut bench = Bench::new();
+    let alice = Credential {
+        key: SessionKey::from_certificate(b"alice's"),
+        ..credential("alice", 30)
+    };
+    for (cookie, reason) in [
+        (7, EndReason::Idle),
+        (8, EndReason::Deadline),
+        (9, EndReason::Logout),
+    ] {
+        bench.connect(cookie, abi::Role::Client);
+        let view = bench.open(cookie, &alice).unwrap();
+        bench.core.end(view.id, reason, Now::read());
+    }
+    bench.connect(10, abi::Role::Client);
+    assert_eq!(
+        bench.open(10, &alice),
+        Err(Refusal::SessionEnded(EndReason::Logout))
+    );
+}
+
+#[test]
+fn a_listing_is_made_in_slices_and_leaves_out_what_ends_meanwhile() {
+    const SESSIONS: u64 = 600;
+    let mut bench = Bench::sized(1_000);
+    let now = Now::read();
+    let deadline = now.boot.saturating_add(Duration::from_secs(100));
+    let sessions = (1..=SESSIONS).map(|id| {
+        let mut session = stored(id, now.wall, deadline, "this");
+        session.keys[0].key = SessionKey::from_token(&id.to_le_bytes());
+        session
+    });
+    let snapshot = Snapshot {
+        sessions: sessions.collect(),
+        ..Snapshot::default()
+    };
+    bench.core.recover(snapshot, now);
+    let (reply, mut listed) = tokio::sync::oneshot::channel();
+    bench.core.begin_listing(reply);
+    let mut slices = 0;
+    while bench.core.is_listing() {
+        assert!(listed.try_recv().is_err());
+        bench.core.list_on(Now::read());
+        slices += 1;
+        if slices == 1 {
+            let everybody = bench.core.book.ids();
+            bench
+                .core
+                .end_all(&everybody, EndReason::Revoked, None, Now::read());
+        }
+    }
+    let listed = listed.try_recv().unwrap();
+    assert!(slices > 1 && (1..SESSIONS as usize).contains(&listed.len()));
+}
+
+#[test]
 fn full_maps_refuse_new_sessions_and_leave_the_others_alone() {
     let mut bench = Bench::sized(1);
     bench.connect(7, abi::Role::Client);

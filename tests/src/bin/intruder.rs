@@ -12,12 +12,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::maps::{MapData, loaded_maps};
+use aya::maps::{HashMap, Map, MapData, loaded_maps};
 use clap::Parser;
+use enforcer_abi::{Binding, Session};
 use nix::{
     sys::{ptrace, wait::waitpid},
     unistd::Pid,
 };
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// Tries what a captured gateway would try.
 #[derive(Debug, Parser)]
@@ -25,6 +27,9 @@ struct Target {
     /// The warden's process.
     #[arg(long)]
     warden: i32,
+    /// The gateway's process.
+    #[arg(long)]
+    gateway: i32,
     /// Pins of programs and maps.
     #[arg(long)]
     bpf_dir: PathBuf,
@@ -41,9 +46,25 @@ struct Target {
 
 type Attempt = fn(&Target) -> Result<()>;
 
-const ATTEMPTS: [(&str, Attempt); 11] = [
+const ATTEMPTS: [(&str, Attempt); 14] = [
     ("open the pinned sessions", |target| {
         Ok(MapData::from_pin(target.bpf_dir.join("SESSIONS")).map(drop)?)
+    }),
+    ("bind a bound socket once more", |target| {
+        let mut bindings = hash::<Binding>(target, "BINDINGS")?;
+        let (cookie, binding) = first(&bindings)?;
+        Ok(bindings.insert(cookie, binding, 0)?)
+    }),
+    ("move a deadline to a later instant", |target| {
+        let mut sessions = hash::<Session>(target, "SESSIONS")?;
+        let (id, mut session) = first(&sessions)?;
+        session.deadline_ns += 1_000_000_000;
+        Ok(sessions.insert(id, session, 0)?)
+    }),
+    ("take a descriptor of the gateway's", |target| {
+        let gateway = rustix::process::Pid::from_raw(target.gateway).context("a process id")?;
+        let gateway = pidfd_open(gateway, PidfdFlags::empty())?;
+        Ok(pidfd_getfd(gateway, 0, PidfdGetfdFlags::empty()).map(drop)?)
     }),
     ("find a map by its id", |_| {
         let map = loaded_maps().next().context("there is no map")??;
@@ -85,6 +106,15 @@ const ATTEMPTS: [(&str, Attempt); 11] = [
         Ok(fs::write(processes, std::process::id().to_string())?)
     }),
 ];
+
+fn hash<V: aya::Pod>(target: &Target, name: &str) -> Result<HashMap<MapData, u64, V>> {
+    let map = MapData::from_pin(target.bpf_dir.join(name))?;
+    Ok(Map::HashMap(map).try_into()?)
+}
+
+fn first<V: aya::Pod>(map: &HashMap<MapData, u64, V>) -> Result<(u64, V)> {
+    Ok(map.iter().next().context("the map is empty")??)
+}
 
 fn ask(socket: &Path) -> Result<()> {
     let mut socket = UnixStream::connect(socket)?;

@@ -32,3 +32,5 @@ mod stop;
 mod tcp;
 mod tunnel;
 mod upstream_errors;
+mod vnc;
+mod websocket_tokens;

@@ -1,8 +1,27 @@
 //! What the gateway can't do, whoever has captured it.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, os::fd::OwnedFd, time::Duration};
 
-use enforcer_tests::{Scene, client::Pattern, daemon::Daemon, process};
+use anyhow::{Context as _, Result};
+use enforcer::{
+    channel::{BoundRole, ToWarden, Transport},
+    clock::{self, Now},
+    session::{Credential, Principal, SessionId, SessionKey},
+};
+use enforcer_tests::{
+    Scene,
+    client::Pattern,
+    daemon::Daemon,
+    issuer::{Claims, ISSUER},
+    process,
+    streams::{check_same, instant},
+    wait,
+};
+use rustix::{
+    net::{SocketType, sockopt},
+    process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+};
+use serde_json::Value;
 
 /// The numeric id of a user.
 fn user_id(name: &str) -> String {
@@ -30,6 +49,7 @@ fn intrude(
         .args(rights)
         .arg(&intruder)
         .args(["--warden", &daemon.pid().to_string()])
+        .args(["--gateway", &gateway.to_string()])
         .arg("--bpf-dir")
         .arg(&config.bpf_dir)
         .arg("--state-dir")
@@ -50,9 +70,8 @@ fn nothing_that_an_intruder_with_the_gateways_rights_tries_succeeds() {
     let scene = Scene::new("intruder").unwrap();
     let daemon = scene.start().unwrap();
     let client = scene.client().unwrap();
-    client
-        .get("/headers", &scene.token("alice").unwrap())
-        .unwrap();
+    let token = scene.token("alice").unwrap();
+    let _bound = client.websocket("/echo", &token).unwrap();
 
     let as_root = intrude(&scene, &daemon, &["--no-new-privs"]);
     for (attempt, refused) in &as_root {
@@ -77,6 +96,130 @@ fn nothing_that_an_intruder_with_the_gateways_rights_tries_succeeds() {
     for (attempt, refused) in as_gateway {
         assert!(refused.is_some(), "an intruder could {attempt}");
     }
+}
+
+/// What a captured gateway says on its channel: the warden gives it nothing that the policy does
+/// not, and moves no socket from one session to another.
+#[test]
+fn a_captured_gateway_gets_no_second_binding_and_no_deadline_past_the_policy() {
+    let mut scene = Scene::new("captured").unwrap();
+    scene.config.policy().max_session = "1h".to_owned();
+    scene.config.policy().idle_timeout = Some("30m".to_owned());
+    let daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let soon = wait::whole_second_after(Duration::from_secs(600));
+    let session_of = |subject: &str| {
+        let claims = Claims::new(subject, soon).with("jti", subject);
+        let token = scene.issuer.sign(&claims).unwrap();
+        let socket = client.websocket("/echo", &token).unwrap();
+        let matches = |record: &Value| record["subject"] == subject && record["role"] == "client";
+        let opened = daemon.wait_for_audit("connection_opened", matches).unwrap();
+        (socket, opened)
+    };
+    let (_alices, alice) = session_of("alice");
+    let (_bobs, bob) = session_of("bob");
+    let session = |record: &Value| {
+        record["session"]
+            .as_str()
+            .unwrap()
+            .parse::<SessionId>()
+            .unwrap()
+    };
+    let now = Now::read();
+    let principal = Principal {
+        issuer: ISSUER.to_owned(),
+        subject: "alice".to_owned(),
+    };
+    let forged = Credential {
+        key: SessionKey::from_token_id(&principal, "alice"),
+        principal,
+        names_session: false,
+        authorized_party: None,
+        authenticated_at: None,
+        expires_at: now
+            .wall
+            .saturating_add(Duration::from_secs(10 * 365 * 86_400)),
+        signing_key: None,
+        certificate: None,
+    };
+    captured(
+        daemon.gateway_pid().unwrap(),
+        &[
+            ToWarden::Bind {
+                request: u32::MAX,
+                cookie: alice["cookie"].as_u64().unwrap(),
+                session: session(&bob),
+                role: BoundRole::Client,
+                target: None,
+            },
+            ToWarden::Touch {
+                session: session(&alice),
+                at: now.boot.saturating_add(Duration::from_secs(3_000)),
+            },
+            ToWarden::Renew {
+                request: u32::MAX,
+                session: session(&alice),
+                credential: forged,
+            },
+        ],
+    )
+    .unwrap();
+
+    // The last of them was heard: it gets what a token may, and no more.
+    let renewed = daemon.wait_for_audit("session_renewed", |_| true).unwrap();
+    let opened = daemon.wait_for_audit("session_opened", |record| record["subject"] == "alice");
+    let start = instant(&opened.unwrap(), "time").unwrap();
+    let latest = start.saturating_add(Duration::from_secs(3_600));
+    check_same(instant(&renewed, "deadline").unwrap(), latest).unwrap();
+    // And the socket is whose it was, as the kernel and the operator see it.
+    let bindings = dump(&scene, "BINDINGS");
+    let bound = |binding: &&Value| binding["key"] == alice["cookie"];
+    let binding = bindings.as_array().unwrap().iter().find(bound).unwrap();
+    assert_eq!(binding["value"]["session_id"], session(&alice).as_u64());
+    let sessions = dump(&scene, "SESSIONS");
+    for entry in sessions.as_array().unwrap() {
+        let base = entry["value"]["idle_base_ns"].as_u64().unwrap();
+        assert!(
+            base <= clock::boot_now().as_nanos(),
+            "activity of the future: {entry}"
+        );
+    }
+}
+
+fn dump(scene: &Scene, map: &str) -> Value {
+    let pin = scene.bed.bpf_dir().join(map);
+    let dump = process::run(
+        "bpftool",
+        &["map", "dump", "pinned", &pin.to_string_lossy()],
+    );
+    serde_json::from_str(&dump.expect("a dump")).expect("JSON")
+}
+
+/// Says these things on the channel of a gateway, as if it were the gateway.
+fn captured(gateway: u32, messages: &[ToWarden]) -> Result<()> {
+    let process = i32::try_from(gateway)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    let process = pidfd_open(process.context("a process id")?, PidfdFlags::empty())?;
+    // The one connected socket that keeps packets apart.
+    let is_channel = |socket: &OwnedFd| {
+        sockopt::socket_type(socket) == Ok(SocketType::SEQPACKET)
+            && sockopt::socket_acceptconn(socket) == Ok(false)
+    };
+    let channel = (0..100)
+        .filter_map(|number| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok())
+        .find(is_channel)
+        .context("a channel")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    runtime.block_on(async {
+        let channel = Transport::new(channel)?;
+        for message in messages {
+            channel.send(message).await?;
+        }
+        Ok(())
+    })
 }
 
 #[test]

@@ -68,6 +68,11 @@ fn check(label: &str, option: &str, version: &str) {
     let opened = opened.unwrap();
     assert_eq!(opened["proxied_client"], local.to_string());
     assert_eq!(ip(&opened, "client"), DAEMON_IPV4.to_string());
+    drop(connection);
+    let closed = daemon.wait_for_audit("connection_closed", |record| {
+        record["cookie"] == opened["cookie"]
+    });
+    assert_eq!(closed.unwrap()["proxied_client"], local.to_string());
 
     assert_eq!(client.get("/", "no token").unwrap().status, 401);
     let refused = daemon.wait_for_audit("session_refused", |_| true).unwrap();

@@ -141,6 +141,14 @@ fn idle(label: &str, activity: &str) {
         idle >= idle_timeout && idle < idle_timeout * 5 / 4,
         "idle for {idle:?}"
     );
+    // To show the certificate once more is to authenticate anew.
+    let again = client(&scene, &alice).flow("ticks").unwrap();
+    again.wait_for_data().unwrap();
+    let records = daemon.audit().unwrap();
+    let opened = records
+        .iter()
+        .filter(|record| record["event"] == "session_opened");
+    assert_eq!(opened.count(), 2);
 }
 
 #[test]

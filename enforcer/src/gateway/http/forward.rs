@@ -7,6 +7,7 @@ use http_body_util::{Either, Empty};
 use hyper::body::{Body, Incoming};
 
 use super::{
+    bearer,
     body::{Progress, RequestBody, ResponseBody, SessionBody},
     grpc::{self, CallBody},
     headers::{Provenance, prepare_request, prepare_response},
@@ -36,6 +37,8 @@ pub(crate) async fn forward(
     if upgrade {
         handshake::check(&request)?;
     }
+    let cookie = connection.cookie.as_deref();
+    let protocol = bearer::strip(&mut request, cookie, target.forward_token);
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let client = &connection.client;
@@ -72,6 +75,12 @@ pub(crate) async fn forward(
         connection.inspection.become_raw();
         let mut response = translate(response, ResponseBody::Forwarded);
         handshake::announce(response.headers_mut());
+        if let Some(protocol) = protocol {
+            let fields = response.headers_mut();
+            fields
+                .entry(header::SEC_WEBSOCKET_PROTOCOL)
+                .or_insert(protocol);
+        }
         return Ok(response);
     }
 

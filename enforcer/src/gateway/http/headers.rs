@@ -131,10 +131,14 @@ pub(crate) fn announce_session(headers: &mut HeaderMap, state: &SessionState, no
 
 /// Whether a comma-separated field lists `token`.
 pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    tokens(headers, name).any(|listed| listed.eq_ignore_ascii_case(token))
+    listed(headers, name).any(|listed| listed.eq_ignore_ascii_case(token))
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// What a comma-separated field lists.
+pub(crate) fn listed<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
         .iter()
@@ -145,7 +149,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 /// RFC 9110, section 7.6.1. `Trailer` stays: it announces end-to-end fields.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+    let named: Vec<HeaderName> = listed(headers, &header::CONNECTION)
         .filter_map(|token| HeaderName::try_from(token).ok())
         .collect();
     let always = [

@@ -91,7 +91,7 @@ async fn handle(
 
     let authenticated = Authenticated::by_request(
         connection,
-        bearer::for_origin(request.headers())?,
+        bearer::of_request(&request, connection.cookie.as_deref())?,
         wall_now(),
     )?;
     known.principal = Some(authenticated.principal().clone());

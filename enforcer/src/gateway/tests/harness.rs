@@ -27,7 +27,8 @@ use crate::{
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
         CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, PostgresRoute,
-        RequestIdentity, Route, ServerTls, TargetPattern, TunnelRoute, Upstream as UpstreamConfig,
+        RequestIdentity, Route, ServerTls, TargetPattern, TokenCookie, TunnelRoute,
+        Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -46,6 +47,8 @@ use crate::{
     session::{Credential, EndReason, SessionId, SessionKey},
 };
 
+/// Where tokens may come from browsers.
+pub(super) const COOKIE: &str = "__Host-token";
 const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// A gateway and all that it talks to.
@@ -378,6 +381,10 @@ impl World {
                 acceptor,
                 service,
                 identity,
+                cookie: Some(TokenCookie {
+                    name: COOKIE.to_owned(),
+                    origins: vec!["https://app.example".to_owned()],
+                }),
                 proxies,
             }],
             user: "nobody".to_owned(),

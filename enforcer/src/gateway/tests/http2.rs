@@ -20,7 +20,7 @@ use crate::channel::{Refusal, ToWarden};
 /// A connection and, in the background, its end.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Bytes>,
-    end: JoinHandle<Result<(), h2::Error>>,
+    pub(super) end: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl World {

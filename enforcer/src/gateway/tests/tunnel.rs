@@ -329,3 +329,49 @@ async fn a_connect_with_a_body_is_malformed() {
         assert_eq!(client.answer().await.code(), "bad_request");
     }
 }
+
+#[tokio::test]
+async fn what_the_client_says_is_activity_and_pings_are_none() {
+    let (world, mut place) = world().await;
+    let (sender, mut driver) = h2::client::handshake(world.connect2().await).await.unwrap();
+    let mut pings = driver.ping_pong().unwrap();
+    let connection = Connection {
+        sender,
+        end: tokio::spawn(driver),
+    };
+    let (mut receiving, mut sending) = connection.tunnel(place.address).await;
+    let mut target = place.arrival().await;
+    let touches = || {
+        let heard = world.warden.heard();
+        let touches = heard
+            .iter()
+            .filter(|it| matches!(it, ToWarden::Touch { .. }));
+        touches.count()
+    };
+    assert_eq!(touches(), 1);
+    let interval = Duration::from_millis(1100);
+    let end = tokio::time::sleep(2 * interval);
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => break,
+            pong = pings.ping(h2::Ping::opaque()) => drop(pong.unwrap()),
+        }
+        // Read, so that windows are updated.
+        target.write_all(&[0; 4096]).await.unwrap();
+        let data = receiving.data().await.unwrap().unwrap();
+        receiving
+            .flow_control()
+            .release_capacity(data.len())
+            .unwrap();
+    }
+    assert_eq!(touches(), 1);
+    sending.send_data(Bytes::from("up"), false).unwrap();
+    read(&mut target, 2).await;
+    let touched = async {
+        while touches() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(interval, touched).await.unwrap();
+}

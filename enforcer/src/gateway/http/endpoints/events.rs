@@ -1,14 +1,17 @@
 //! What happens to a session, as server-sent events.
 //!
 //! ```text
-//!             warned: `warning`                farewell, end: `ended`
-//!   calm ----------------------> expiring -----------------------------> closed
-//!     ^   later limits: `renewed`   |                                      ^
-//!     +-----------------------------+                                      |
-//!     +--------------------------------------------------------------------+
+//!          warned: `warning`           farewell: `ending`            end: `ended`
+//!   calm -------------------> expiring -------------------> leaving -------------> closed
+//!     ^                         |                             |                      ^
+//!     +-- later limits: `renewed` ----------------------------+                      |
+//!     +------------------------- farewell that nothing can avert: `ended` -----------+
 //! ```
 //!
-//! A stream that ends without `ended` is to be asked for again: another gateway has taken over.
+//! `ended` is final. A session that is ending idle, or with its token, may still be saved after the
+//! farewell: that is `ending`. If it is not, the cut ends the stream, and nothing more can be said.
+//! Any other end of a stream without `ended` is to be answered by asking again: another gateway
+//! has taken over.
 
 use std::time::Duration;
 
@@ -88,6 +91,11 @@ enum Event {
     Renewed {
         deadline: BootInstant,
     },
+    /// It is about to end, unless its client does something about it at once.
+    Ending {
+        reason: EndReason,
+        limit: BootInstant,
+    },
     Ended(EndReason),
 }
 
@@ -95,7 +103,13 @@ impl Event {
     /// What has happened from one state to a later one.
     fn between(before: &SessionState, after: &SessionState) -> Option<Self> {
         match after.phase {
-            Phase::Ended(reason) | Phase::Farewell { reason, .. } => Some(Self::Ended(reason)),
+            Phase::Ended(reason) => Some(Self::Ended(reason)),
+            Phase::Farewell { reason, limit } => match reason {
+                EndReason::Idle | EndReason::Token => {
+                    (before.phase != after.phase).then_some(Self::Ending { reason, limit })
+                }
+                _ => Some(Self::Ended(reason)),
+            },
             Phase::Warned { reason, limit } => {
                 (before.phase != after.phase).then_some(Self::Warning { reason, limit })
             }
@@ -109,14 +123,10 @@ impl Event {
 
     fn text(self, now: BootInstant) -> String {
         let left = |limit: BootInstant| limit.saturating_duration_since(now).as_secs();
+        let announced = |reason: EndReason, limit| json!({ "reason": reason.as_str(), "expires_in_seconds": left(limit) });
         let (name, data) = match self {
-            Self::Warning { reason, limit } => {
-                let left = left(limit);
-                (
-                    "warning",
-                    json!({ "reason": reason.as_str(), "expires_in_seconds": left }),
-                )
-            }
+            Self::Warning { reason, limit } => ("warning", announced(reason, limit)),
+            Self::Ending { reason, limit } => ("ending", announced(reason, limit)),
             Self::Renewed { deadline } => {
                 ("renewed", json!({ "expires_in_seconds": left(deadline) }))
             }
@@ -146,6 +156,14 @@ mod tests {
         let renewed = state(200, Phase::Alive);
         let stricter = state(50, Phase::Alive);
         let leaving = state(100, Phase::Farewell { reason, limit });
+        let ending = Event::Ending { reason, limit };
+        let deadline = EndReason::Deadline;
+        let unavoidable = Phase::Farewell {
+            reason: deadline,
+            limit,
+        };
+        let unavoidable = state(100, unavoidable);
+        let over = state(100, Phase::Ended(reason));
         let warning = Event::Warning { reason, limit };
         let renewal = |deadline| Event::Renewed {
             deadline: at(deadline),
@@ -157,7 +175,11 @@ mod tests {
             (&warned, &alive, Some(renewal(100))),
             (&alive, &renewed, Some(renewal(200))),
             (&alive, &stricter, None),
-            (&alive, &leaving, Some(Event::Ended(reason))),
+            (&alive, &leaving, Some(ending)),
+            (&leaving, &leaving, None),
+            (&leaving, &alive, Some(renewal(100))),
+            (&leaving, &over, Some(Event::Ended(reason))),
+            (&alive, &unavoidable, Some(Event::Ended(deadline))),
         ] {
             assert_eq!(Event::between(before, after), event, "{after:?}");
         }

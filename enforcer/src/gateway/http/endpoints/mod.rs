@@ -17,9 +17,9 @@
 //! Looking at a session is not activity: a page that shows the time left must not stretch it. To
 //! renew is the user's wish to stay, and counts.
 //!
-//! Nothing here is for other sites. The token comes in `Authorization` alone, which no site can
-//! send to another one that does not allow it, and nothing here ever does; what a browser says to
-//! be cross-site is refused even so. No answer may be stored.
+//! Nothing here is for other sites. No site can send `Authorization` to another one that does not
+//! allow it, and nothing here ever does; with a cookie, `Origin` must be allowed where something
+//! changes; what a browser says to be cross-site is refused even so. No answer may be stored.
 
 mod events;
 mod report;
@@ -99,7 +99,8 @@ pub(super) async fn answer<B>(
     match Endpoint::at(path) {
         Some(endpoint) => {
             endpoint.admit(request.method(), request.headers())?;
-            session(connection, endpoint, request.headers(), known).await
+            let token = bearer::of_request(request, connection.cookie.as_deref())?;
+            session(connection, endpoint, token, known).await
         }
         None if path == "/jwks.json" => assertion_keys(&connection.gateway, request.method()),
         None => health(&connection.gateway, path),
@@ -109,12 +110,11 @@ pub(super) async fn answer<B>(
 async fn session(
     connection: &Arc<ConnectionContext>,
     endpoint: Endpoint,
-    headers: &HeaderMap,
+    token: Option<&str>,
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
-    let authenticated =
-        Authenticated::by_request(connection, bearer::for_origin(headers)?, wall_now())?;
+    let authenticated = Authenticated::by_request(connection, token, wall_now())?;
     known.principal = Some(authenticated.principal().clone());
     let kinship = match endpoint {
         Endpoint::Renew => Kinship::Successor,
