@@ -416,3 +416,33 @@ fn a_newer_token_elsewhere_keeps_a_connection_alive() {
     assert_eq!(record["reason"], "token");
     assert_eq!(instant(&record, "deadline").unwrap(), later);
 }
+
+#[test]
+fn what_is_no_start_up_is_told_so_recorded_and_harms_nobody() {
+    let (scene, _server) = by_certificate("pg-garbage");
+    let daemon = scene.start().unwrap();
+    let mut alice = certified(&scene, "alice").interactive().unwrap();
+    alice.write("select 'before';").unwrap();
+    alice.wait_for("before").unwrap();
+    let raw = scene.client().unwrap();
+    let too_long = [0, 0, 0x27, 0x11, 0, 3, 0, 0];
+    let in_the_clear = b"\0\0\0\x14\0\x03\0\0user\0alice\0\0";
+    let unknown_key = b"\0\0\0\x10\x04\xd2\x16\x2e\0\0\0\x01\0\0\0\x02";
+    for (bytes, sqlstate, code) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "C08P01", "invalid_startup"),
+        (&too_long, "C08P01", "invalid_startup"),
+        (in_the_clear, "C28000", "plain_postgres"),
+        (unknown_key, "", "unknown_cancel_key"),
+    ] {
+        let connection = raw.tcp().unwrap();
+        let local = connection.local().to_string();
+        connection.write(bytes).unwrap();
+        let (answer, _) = connection.read_to_end().unwrap();
+        assert!(answer.contains(sqlstate), "{bytes:?}: {answer:?}");
+        assert_eq!(answer.is_empty(), sqlstate.is_empty(), "{answer:?}");
+        let ours = |record: &Value| record["reason"] == code && record["client"] == local.as_str();
+        daemon.wait_for_audit("session_refused", ours).unwrap();
+    }
+    alice.write("select 'after';").unwrap();
+    alice.wait_for("after").unwrap();
+}
