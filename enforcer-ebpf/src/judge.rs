@@ -126,18 +126,19 @@ fn judge_tracked(
     };
 
     if let Some(limit) = verdict.latch {
-        latch_expiry(ctx, now_ns, storage, activity_entry, limit);
+        let observed = matches!(verdict.action, Action::Observe(_));
+        latch_expiry(ctx, now_ns, storage, activity_entry, limit, observed);
+    }
+    if verdict.client_activity
+        && let Some(entry) = activity_entry
+    {
+        // SAFETY: non-null map value, written by eBPF only.
+        unsafe { (*entry).last_client_payload_at_ns = now_ns };
     }
     match verdict.action {
         Action::Pass => {
             if packet.payload {
                 storage.last_payload_at_ns = now_ns;
-                if verdict.client_activity
-                    && let Some(entry) = activity_entry
-                {
-                    // SAFETY: non-null map value, written by eBPF only.
-                    unsafe { (*entry).last_client_payload_at_ns = now_ns };
-                }
             }
             true
         }
@@ -179,7 +180,8 @@ fn latch_binding(ctx: &SkBuffContext, storage: &mut Socket) {
     }
 }
 
-/// Records that the session has expired: from here on no later limit brings it back.
+/// Records that the session has expired: from here on no later limit brings it back, unless the
+/// limit was only observed.
 #[inline(always)]
 fn latch_expiry(
     ctx: &SkBuffContext,
@@ -187,9 +189,12 @@ fn latch_expiry(
     storage: &Socket,
     activity: Option<*mut Activity>,
     limit: Limit,
+    observed: bool,
 ) {
     match activity {
         // SAFETY: non-null map value, written by eBPF only.
+        Some(entry) if observed => unsafe { (*entry).observed_at_ns = now_ns },
+        // SAFETY: likewise.
         Some(entry) => unsafe { (*entry).expired_at_ns = now_ns },
         // Without the entry nothing can be latched, but time passes one way only: each later
         // packet meets the limit anew.

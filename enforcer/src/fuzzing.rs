@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::{
     authn::{Authenticator, certificate},
     channel::{self, ToGateway, ToWarden},
-    clock::WallInstant,
+    clock::{Now, WallInstant},
     config::{CertificateName, Config, Identity},
     gateway,
 };
@@ -27,6 +27,14 @@ pub fn request_heads(input: &[u8]) {
     gateway::fuzzing::inspect_requests(stream, usize::from(*piece).max(1));
 }
 
+/// Frames of an HTTP/2 connection, in pieces as long as the first byte says.
+pub fn http2_frames(input: &[u8]) {
+    let Some((piece, stream)) = input.split_first() else {
+        return;
+    };
+    gateway::fuzzing::follow_frames(stream, usize::from(*piece).max(1));
+}
+
 /// A request's path.
 pub fn request_paths(input: &[u8]) {
     if let Ok(path) = std::str::from_utf8(input) {
@@ -39,12 +47,12 @@ pub fn tokens(input: &[u8]) {
     let Ok(token) = std::str::from_utf8(input) else {
         return;
     };
-    let nobody = Authenticator::load(&Identity { jwt: Vec::new() }).expect("no keys to load");
-    assert!(
-        nobody
-            .validate(token, WallInstant::from_unix_seconds(0))
-            .is_err()
-    );
+    let nobody = Identity {
+        jwt: Vec::new(),
+        introspection: Vec::new(),
+    };
+    let nobody = Authenticator::load(&nobody).expect("no keys to load");
+    assert!(nobody.validate(token, Now::read()).is_err());
 }
 
 /// A client's certificate (DER).

@@ -23,4 +23,5 @@ pub mod kernel;
 pub mod logging;
 pub mod policy;
 pub mod session;
+mod sqlite;
 pub mod warden;

@@ -12,6 +12,9 @@ use crate::certificates::SERVER_NAME;
 pub struct Config {
     /// `[daemon]`
     pub daemon: Daemon,
+    /// `[audit]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<Audit>,
     /// `[listeners.NAME]`
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
@@ -40,6 +43,40 @@ pub struct Daemon {
     pub max_sessions: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub watch: bool,
+}
+
+/// `[audit]`
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Audit {
+    /// `[audit.exports.NAME]`
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// `[audit.exports.NAME]`
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case", untagged)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub enum Export {
+    File {
+        json_file: PathBuf,
+    },
+    Syslog {
+        syslog: PathBuf,
+    },
+    Otlp {
+        otlp: String,
+        outbound: CollectorOutbound,
+    },
+}
+
+/// `outbound` of a collector.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct CollectorOutbound {
+    pub ca: PathBuf,
+    pub allow_networks: Vec<String>,
 }
 
 /// `[listeners.NAME]`
@@ -87,6 +124,8 @@ pub struct ServerTls {
 #[expect(missing_docs, reason = "the keys of the configuration file")]
 pub struct Identity {
     pub jwt: Vec<JwtIssuer>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub introspection: Vec<Introspection>,
 }
 
 /// `[[identity.jwt]]`
@@ -98,6 +137,33 @@ pub struct JwtIssuer {
     #[serde(flatten)]
     pub keys: Keys,
     pub algorithms: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refresh_interval: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Outbound>,
+}
+
+/// `[[identity.introspection]]`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Introspection {
+    pub issuer: String,
+    pub endpoint: String,
+    pub audience: String,
+    pub client_id: String,
+    pub client_secret_file: PathBuf,
+    pub active_ttl: String,
+    pub recheck_interval: String,
+    pub outbound: Outbound,
+}
+
+/// `outbound` of an issuer.
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "the keys of the configuration file")]
+pub struct Outbound {
+    pub ca: PathBuf,
+    pub allow_networks: Vec<String>,
+    pub timeout: String,
 }
 
 /// Where an issuer's keys are.
@@ -108,6 +174,7 @@ pub enum Keys {
     JwksFile(PathBuf),
     PublicKeyFile(PathBuf),
     SecretFile(PathBuf),
+    Discovery(bool),
 }
 
 /// `[assertion]`

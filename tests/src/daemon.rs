@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use enforcer::audit::{AuditReader, DATABASE_NAME, Filter};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -129,16 +130,40 @@ impl<'bed> Daemon<'bed> {
         run_cli(self.bed, arguments)
     }
 
+    /// Replaces the configuration's file, as editors do.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        let new = self.bed.write("enforcer.toml.new", text)?;
+        fs::rename(&new, self.bed.path(CONFIG)).context("replace the configuration")
+    }
+
+    /// Replaces the configuration's file and applies it.
+    pub fn reload(&self, text: &str, flags: &[&str]) -> Result<Output> {
+        self.configure(text)?;
+        self.cli(&[&["reload"], flags].concat())
+    }
+
+    /// Runs an `enforcer` subcommand against this daemon, which it finds by its socket: `--config`
+    /// may then name another file.
+    pub fn cli_by_socket(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binary()?);
+        command
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.bed.path("run/admin.sock"));
+        capture_output(&mut command)
+    }
+
     /// The audit log so far.
     pub fn audit(&self) -> Result<Vec<Value>> {
-        let file = self.bed.path("state/audit.jsonl");
-        let text = fs::read_to_string(&file).unwrap_or_default();
-        // The last line may be on its way.
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        let records = whole.lines().map(serde_json::from_str);
+        let database = self.bed.path("state").join(DATABASE_NAME);
+        let reader = AuditReader::open(&database, Filter::default())?;
+        let records = reader.records();
         records
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("read {file:?}"))
+            .map(|record| {
+                let line = record?.line();
+                serde_json::from_str(&line).with_context(|| format!("no JSON: {line}"))
+            })
+            .collect()
     }
 
     /// The first audit record of this event that matches, once there is one.
@@ -169,10 +194,16 @@ impl Drop for Daemon<'_> {
 /// Runs an `enforcer` subcommand in the bed, whether a daemon runs there or not. It finds the
 /// daemon by the bed's configuration.
 pub fn run_cli(bed: &Bed, arguments: &[&str]) -> Result<Output> {
-    let output = Command::new(binary()?)
+    let mut command = Command::new(binary()?);
+    command
         .args(arguments)
         .arg("--config")
-        .arg(bed.path(CONFIG))
+        .arg(bed.path(CONFIG));
+    capture_output(&mut command)
+}
+
+fn capture_output(command: &mut Command) -> Result<Output> {
+    let output = command
         .stdin(Stdio::null())
         .output()
         .context("run the command line")?;
@@ -252,6 +283,12 @@ fn launch(bed: &Bed, wrapper: &[OsString]) -> Result<Process> {
 /// What the daemon said, for whoever has to find out what went wrong.
 fn story(bed: &Bed) -> String {
     let log = fs::read_to_string(bed.path(LOG)).unwrap_or_default();
-    let audit = fs::read_to_string(bed.path("state/audit.jsonl")).unwrap_or_default();
+    let database = bed.path("state").join(DATABASE_NAME);
+    let mut audit = String::new();
+    if let Ok(reader) = AuditReader::open(&database, Filter::default()) {
+        for record in reader.records().flatten() {
+            audit += &(record.line() + "\n");
+        }
+    }
     format!("---- the daemon's log ----\n{log}---- its audit log ----\n{audit}----")
 }

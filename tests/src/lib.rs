@@ -17,12 +17,14 @@
 //! The peers are not enforcer's code, and what is promised is measured on the cable: a veth has no
 //! queue, so what leaves the daemon's IP layer is captured within microseconds.
 
+pub mod audit_load;
 pub mod bed;
 #[cfg(target_arch = "x86_64")]
 pub mod captive;
 pub mod capture;
 pub mod certificates;
 pub mod client;
+pub mod collector;
 pub mod config;
 pub mod connect;
 pub mod daemon;
@@ -30,11 +32,15 @@ pub mod demo;
 pub mod grpc;
 pub mod haproxy;
 pub mod issuer;
+pub mod knocking;
 pub mod namespace;
 pub mod nginx;
 pub mod pgbench;
+pub mod policy_decision;
 pub mod postgres;
 pub mod process;
+pub mod provider;
+pub mod reload_under_load;
 pub mod scene;
 pub mod streams;
 pub mod upstream;

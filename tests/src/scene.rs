@@ -68,7 +68,9 @@ impl Scene {
                 pre_authentication_timeout: None,
                 max_sessions: None,
                 max_connections: None,
+                watch: false,
             },
+            audit: None,
             listeners: BTreeMap::from([(
                 MAIN.to_owned(),
                 config::Listener {
@@ -94,7 +96,10 @@ impl Scene {
                     audience: AUDIENCE.to_owned(),
                     keys,
                     algorithms: vec![issuer.algorithm()],
+                    refresh_interval: None,
+                    outbound: None,
                 }],
+                introspection: Vec::new(),
             },
             assertion: None,
             policies: BTreeMap::from([(MAIN.to_owned(), config::Policy::default())]),

@@ -14,6 +14,7 @@ mod linker;
 mod packages;
 mod preflight;
 mod process;
+mod provider;
 mod test;
 mod toolchain;
 mod workspace;
@@ -54,7 +55,10 @@ enum Task {
         stay: bool,
     },
     /// Set up, build, and measure
-    Bench,
+    Bench {
+        /// Only these: cut, reload.
+        parts: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -88,7 +92,13 @@ fn run(workspace: &Workspace, task: Task) -> Result<()> {
             let flags: &[&str] = if stay { &["--stay"] } else { &[] };
             play(workspace, "demo", flags)
         }
-        Task::Bench => play(workspace, "bench", &[]),
+        Task::Bench { parts } => {
+            // Without the eBPF object there is no library to measure.
+            ebpf::build(workspace, &toolchain::setup(workspace)?)?;
+            process::run(&mut workspace.cargo(["bench", "--package", "enforcer"]))?;
+            let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+            play(workspace, "bench", &parts)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::workspace::{Profile, Workspace};
-use crate::{ebpf, packages, preflight, process, toolchain};
+use crate::{ebpf, packages, preflight, process, provider, toolchain};
 
 /// Crates of the host: the eBPF crate builds for nothing else than its own target.
 const HOST_CRATES: [&str; 3] = ["--workspace", "--exclude", "enforcer-ebpf"];
@@ -14,6 +14,7 @@ pub(crate) fn run(workspace: &Workspace, filters: &[String]) -> Result<()> {
     process::run(&mut workspace.cargo(["fmt", "--all", "--check"]))?;
     let toolchain = toolchain::setup(workspace)?;
     packages::install_for_tests()?;
+    provider::install(workspace)?;
     ebpf::build(workspace, &toolchain)?;
     workspace.build_daemon(Profile::Release)?;
     process::run(workspace.cargo(["clippy"]).args(HOST_CRATES).args([

@@ -50,6 +50,11 @@ impl Workspace {
         self.target.join("tools")
     }
 
+    /// Where the tests' OpenID provider is installed: they look beside the daemon's folder.
+    pub(crate) fn provider(&self) -> PathBuf {
+        self.target.join("oidc-provider")
+    }
+
     pub(crate) fn daemon(&self, profile: Profile) -> PathBuf {
         let folder = match profile {
             Profile::Debug => "debug",

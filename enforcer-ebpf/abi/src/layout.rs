@@ -166,8 +166,10 @@ pub struct Connection {
 pub struct Activity {
     /// Last TCP payload from the client.
     pub last_client_payload_at_ns: u64,
-    /// Latch: when a packet first met the session's limit; 0 before. Never cleared.
+    /// Latch: when a packet first met an enforced limit of the session; 0 before. Never cleared.
     pub expired_at_ns: u64,
+    /// When a packet first met a limit that was only observed; 0 before. Latches nothing.
+    pub observed_at_ns: u64,
     /// First packet dropped because of the session's end.
     pub first_drop_at_ns: u64,
 }
@@ -224,7 +226,7 @@ const _: () = {
     assert!(size_of::<Connection>() == 104);
     assert!(offset_of!(Connection, local_address) == 56);
     assert!(offset_of!(Connection, local_port) == 88);
-    assert!(size_of::<Activity>() == 24);
+    assert!(size_of::<Activity>() == 32);
     assert!(size_of::<Stats>() == 104);
     assert!(size_of::<Control>() == 16);
 };

@@ -25,7 +25,7 @@ pub use verdict::{
 
 /// Version of every layout in this crate, written to `CONTROL` by the daemon and compared on
 /// start: pins of another version are never adopted.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Names of the pinned maps, as bpftool shows them.
 pub mod map_name {

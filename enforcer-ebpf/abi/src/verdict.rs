@@ -92,9 +92,10 @@ pub enum Action {
 pub struct Verdict {
     /// What to do with it.
     pub action: Action,
-    /// It is the client's payload on a live session.
+    /// It is the client's payload, and it passes.
     pub client_activity: bool,
-    /// The session's expiry is to be latched, with this limit.
+    /// The first packet that met the session's limit, this one. Where that is enforced its expiry is
+    /// to be latched.
     pub latch: Option<Limit>,
 }
 
@@ -205,15 +206,20 @@ fn judge_session(
         None => return Verdict::refuse(Reason::UnknownSession, Mode::Enforce.code()),
     }
     let limit = session_limit(session, activity);
-    let latched = activity.expired_at_ns != 0;
-    if latched || now_ns >= limit.at_ns {
+    // What was over under an enforced limit stays over, whatever the mode is by now.
+    if activity.expired_at_ns != 0 {
+        return Verdict::refuse(limit.reason, Mode::Enforce.code());
+    }
+    let from_client = client && matches!(packet.direction, Direction::Ingress);
+    if now_ns >= limit.at_ns {
         let mut verdict = Verdict::refuse(limit.reason, session.mode);
-        if !latched {
+        let observed = matches!(verdict.action, Action::Observe(_));
+        verdict.client_activity = observed && packet.payload && from_client;
+        if !observed || activity.observed_at_ns == 0 {
             verdict.latch = Some(limit);
         }
         return verdict;
     }
-    let from_client = client && matches!(packet.direction, Direction::Ingress);
     let to_wire = matches!(packet.direction, Direction::Egress);
     if packet.payload
         && to_wire

@@ -135,7 +135,7 @@ mod model {
     }
 
     pub(crate) fn answer(question: &Question) -> Verdict {
-        let (mode, ends, client) = match question.standing {
+        let (mode, ends, client, seen) = match question.standing {
             Standing::Bound {
                 client,
                 session,
@@ -144,9 +144,10 @@ mod model {
                 let (at, reason) = limit(&session, &activity);
                 // Never cut short: no end lies behind the deadline, which has 64 bits.
                 let at_ns = at as u64;
-                (session.mode, Some(Limit { at_ns, reason }), client)
+                let seen = activity.observed_at_ns != 0;
+                (session.mode, Some(Limit { at_ns, reason }), client, seen)
             }
-            _ => (question.mode, None, false),
+            _ => (question.mode, None, false, false),
         };
         // Anything but an explicit "observe" is enforced.
         let unless_observed = |reason| match mode {
@@ -165,18 +166,23 @@ mod model {
             Row::PreAuthenticationLimit => unless_observed(Reason::PreAuthentication),
             Row::Gone => Action::Drop(Reason::UnknownSession),
             Row::Revoked => Action::Drop(Reason::Revoked),
-            Row::Latched | Row::LimitReached => {
+            Row::Latched => Action::Drop(ends.expect("only a bound socket gets here").reason),
+            Row::LimitReached => {
                 unless_observed(ends.expect("only a bound socket gets here").reason)
             }
             Row::GuardBand => Action::Hold,
         };
         Verdict {
             action,
-            client_activity: row == Row::Alive
+            client_activity: (row == Row::Alive
+                || row == Row::LimitReached && matches!(action, Action::Observe(_)))
                 && client
                 && question.packet.payload
                 && question.packet.direction == Direction::Ingress,
-            latch: ends.filter(|_| row == Row::LimitReached),
+            latch: ends.filter(|_| {
+                let again = matches!(action, Action::Observe(_)) && seen;
+                row == Row::LimitReached && !again
+            }),
         }
     }
 }
@@ -238,7 +244,12 @@ mod table {
     const FRESH: Activity = Activity {
         last_client_payload_at_ns: 0,
         expired_at_ns: 0,
+        observed_at_ns: 0,
         first_drop_at_ns: 0,
+    };
+    const OBSERVED: Activity = Activity {
+        observed_at_ns: DEADLINE,
+        ..FRESH
     };
     const LATCHED: Activity = Activity {
         expired_at_ns: DEADLINE,
@@ -504,13 +515,26 @@ mod table {
     rows! {
         observe_passes_and_latches_at_the_deadline:
             (LimitReached, DEADLINE, REQUEST, client(observed(PLAIN), FRESH), ENFORCE)
-                => latching(observe(Reason::Deadline), DEADLINE, Reason::Deadline);
+                => Verdict {
+                    client_activity: true,
+                    ..latching(observe(Reason::Deadline), DEADLINE, Reason::Deadline)
+                };
         observe_passes_and_latches_at_the_idle_limit:
             (LimitReached, IDLE_AT, RESPONSE, client(observed(IDLE), FRESH), ENFORCE)
                 => latching(observe(Reason::Idle), IDLE_AT, Reason::Idle);
-        observe_counts_after_the_latch:
-            (Latched, DEADLINE + SECOND, REQUEST, client(observed(PLAIN), LATCHED), ENFORCE)
+        observe_counts_after_the_first:
+            (LimitReached, DEADLINE + SECOND, RESPONSE, client(observed(PLAIN), OBSERVED), ENFORCE)
                 => observe(Reason::Deadline);
+        observe_brings_back_nothing_that_was_over:
+            (Latched, DEADLINE + SECOND, REQUEST, client(observed(PLAIN), LATCHED), ENFORCE)
+                => drop(Reason::Deadline);
+        what_was_only_observed_goes_on_under_enforced_limits:
+            (Alive, DEADLINE + SECOND, REQUEST,
+                client(Session { deadline_ns: u64::MAX, ..PLAIN }, OBSERVED), ENFORCE)
+                => ACTIVITY;
+        what_was_only_observed_ends_at_an_enforced_limit:
+            (LimitReached, DEADLINE, REQUEST, client(PLAIN, OBSERVED), ENFORCE)
+                => latching(drop(Reason::Deadline), DEADLINE, Reason::Deadline);
         observe_passes_the_unbound:
             (PreAuthenticationLimit, PRE_AUTHENTICATION_ENDS_AT, REQUEST, UNBOUND, OBSERVE)
                 => observe(Reason::PreAuthentication);
@@ -602,9 +626,10 @@ prop_compose! {
     fn activities()(
         last_client_payload_at_ns in number(),
         expired_at_ns in prop_oneof![3 => Just(0), 1 => number()],
+        observed_at_ns in prop_oneof![1 => Just(0), 1 => number()],
         first_drop_at_ns in number(),
     ) -> Activity {
-        Activity { last_client_payload_at_ns, expired_at_ns, first_drop_at_ns }
+        Activity { last_client_payload_at_ns, expired_at_ns, observed_at_ns, first_drop_at_ns }
     }
 }
 
@@ -718,7 +743,7 @@ proptest! {
     #[test]
     fn a_latched_session_never_passes(
         (question, session, activity) in bound(
-            active_sessions(ENFORCE),
+            prop_oneof![active_sessions(ENFORCE), active_sessions(OBSERVE)],
             activities().prop_map(|activity| Activity {
                 expired_at_ns: activity.expired_at_ns.max(1),
                 ..activity
@@ -748,7 +773,7 @@ proptest! {
 
     #[test]
     fn observe_never_drops_for_a_limit(
-        (question, ..) in bound(active_sessions(OBSERVE), activities()),
+        (question, ..) in bound(active_sessions(OBSERVE), unlatched()),
     ) {
         let action = question.ask().action;
         prop_assert!(passed(action), "{:?}", action);
@@ -756,7 +781,7 @@ proptest! {
 
     #[test]
     fn observe_tells_what_enforce_would_drop(
-        (question, session, activity) in bound(active_sessions(OBSERVE), activities()),
+        (question, session, activity) in bound(active_sessions(OBSERVE), unlatched()),
     ) {
         let Standing::Bound { client, .. } = question.standing else { unreachable!() };
         let session = Session { mode: ENFORCE, ..session };
@@ -769,7 +794,7 @@ proptest! {
             Action::Observe(_) => unreachable!("the session is enforced"),
         };
         prop_assert_eq!(observed.action, expected);
-        prop_assert_eq!(observed.latch, enforced.latch);
+        prop_assert_eq!(observed.latch, enforced.latch.filter(|_| activity.observed_at_ns == 0));
     }
 
     #[test]
@@ -827,7 +852,11 @@ proptest! {
             prop_assert!(limit.at_ns <= question.now_ns);
         }
         let Standing::Bound { client, .. } = question.standing else { unreachable!() };
-        let activity = Activity { expired_at_ns: question.now_ns.max(1), ..activity };
+        let at = question.now_ns.max(1);
+        let activity = match first.action {
+            Action::Observe(_) => Activity { observed_at_ns: at, ..activity },
+            _ => Activity { expired_at_ns: at, ..activity },
+        };
         let next = Question { standing: Standing::Bound { client, session, activity }, ..question };
         prop_assert_eq!(next.ask().latch, None);
     }
@@ -840,14 +869,15 @@ proptest! {
         ),
     ) {
         let limit = session_limit(&session, &activity);
-        let expected = (limit.at_ns <= question.now_ns).then_some(limit);
+        let seen = session.mode == OBSERVE && activity.observed_at_ns != 0;
+        let expected = (limit.at_ns <= question.now_ns && !seen).then_some(limit);
         prop_assert_eq!(question.ask().latch, expected);
     }
 
     #[test]
     fn only_client_payload_that_arrives_and_passes_is_activity(question in questions()) {
         if question.ask().client_activity {
-            prop_assert_eq!(question.ask().action, Action::Pass);
+            prop_assert!(passed(question.ask().action));
             prop_assert!(question.packet.payload);
             prop_assert_eq!(question.packet.direction, Direction::Ingress);
             let is_client = matches!(question.standing, Standing::Bound { client: true, .. });

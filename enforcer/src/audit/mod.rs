@@ -1,16 +1,44 @@
-//! The audit log: what happened to whom, one JSON object a line, append only.
+//! The audit log: what happened to whom, in a database whose records hang together.
 //!
-//! [`Record`] is the line, [`AuditLog`] writes it from a thread of its own so that nobody waits
-//! for a disk, [`LogReader`] finds lines again while the log grows.
+//! ```text
+//! warden --write--> queue --> writer thread --> audit.db: records, each with the hash of the
+//!                               (keeper)         |       one before
+//!                                  |             +--> reader: filters, follows
+//!                                  v             v
+//!                            signed heads ---> verify: nothing removed, changed or cut off
+//! ```
+//!
+//! [`Record`] is what is written, [`AuditSink::write`] the one way in; it never waits for a disk.
+//! [`AuditReader`] finds records again, [`verify()`] says whether they are what was written.
 
+mod chain;
+mod export;
+mod filter;
+mod floods;
+mod heads;
+mod index;
+mod keeper;
+mod ledger;
+mod lines;
 mod reader;
 mod record;
 pub mod rfc3339;
+mod settings;
+mod signing;
+mod verify;
 mod writer;
 
-pub use reader::{Filter, Follow, LogReader, Progress};
+pub use chain::{ChainId, Hash, InvalidDigits, Position};
+pub use export::{Destination, Exporter, ExporterHealth, ExporterParts, HandOver};
+pub use filter::{Filter, InvalidFilter, parse_network};
+pub use reader::{AuditReader, ReadError, StoredRecord};
 pub use record::{ConnectionRole, Event, Record, UnknownEvent};
+pub use settings::AuditSettings;
+pub use signing::{KeyError, PUBLIC_KEY_NAME, PublicKey, Statement};
+pub use verify::{Evidence, Fault, Finding, Verification, VerifyError, verify};
 pub use writer::{AuditHealth, AuditLog, AuditSink};
 
-/// Name of the log in `state_dir`.
-pub const LOG_NAME: &str = "audit.jsonl";
+/// Name of the database in `state_dir`.
+pub const DATABASE_NAME: &str = "audit.db";
+/// Name of the file of signed heads in `state_dir`, unless it is to be elsewhere.
+pub const HEADS_NAME: &str = "audit.heads";

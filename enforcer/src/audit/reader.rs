@@ -1,296 +1,372 @@
-//! Finding records in the log, also while it grows.
+//! Finding records in the database, also while it grows.
+//!
+//! A reader takes the records page by page, each in a transaction of its own, so that one that is
+//! slow never keeps the writer from reusing its write-ahead log.
 
 use std::{
-    fs::File,
-    io::{self, ErrorKind, Read},
+    fs, io,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
-use serde::Deserialize;
+use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
 
-use super::{Event, rfc3339};
-use crate::clock::WallInstant;
+use super::{
+    chain::{ChainId, Hash},
+    filter::{Condition, Filter},
+    ledger::{self, SCHEMA_VERSION},
+};
 
-/// Bytes that one [`LogReader::read`] looks at.
-const CHUNK: usize = 128 * 1024;
-/// A line that grows longer than this is none of ours.
-const LONGEST_LINE: usize = 1024 * 1024;
+/// Longest wait for a writer that sets the database up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Records that [`AuditReader::records`] takes at a time.
+const PAGE: usize = 500;
 
-/// Which records to show. Records of newer versions pass as they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Not older than this.
-    pub since: Option<WallInstant>,
-    /// Of this subject.
-    pub subject: Option<String>,
-    /// Telling of this event.
-    pub event: Option<Event>,
+/// Why records can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is no database, or it can't be opened.
+    #[error("cannot open {path}: {source}")]
+    Open {
+        /// The database.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A later version of enforcer wrote it.
+    #[error("{path} has schema version {found}; this enforcer knows {SCHEMA_VERSION}")]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// SQLite failed.
+    #[error("cannot read {path}: {source}")]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
 }
 
-/// What a filter looks at in a line.
-#[derive(Deserialize)]
-struct Line {
-    #[serde(with = "rfc3339")]
-    time: WallInstant,
-    event: String,
-    subject: Option<String>,
+/// A record as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Its number in the chain.
+    pub sequence: u64,
+    /// Its JSON object, on one line; reads as a [`super::Record`] unless a later version wrote it.
+    pub text: String,
+    /// Its hash.
+    pub hash: Hash,
 }
 
-impl Filter {
-    fn matches(&self, line: &Line) -> bool {
-        self.since.is_none_or(|since| line.time >= since)
-            && self.event.is_none_or(|event| line.event == event.as_str())
-            && self
-                .subject
-                .as_ref()
-                .is_none_or(|subject| line.subject.as_ref() == Some(subject))
+impl StoredRecord {
+    /// The line with the number as its first field.
+    pub fn line(&self) -> String {
+        let rest = self.text.strip_prefix('{').unwrap_or(&self.text);
+        format!("{{\"sequence\":{},{rest}", self.sequence)
     }
 }
 
-/// Whether to go on at the end of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Follow {
-    /// The end is the end.
-    No,
-    /// More will come; the log may be truncated, moved away or not be there yet.
-    Yes,
+/// Opens a database that somebody else may be writing.
+pub(super) fn open(path: &Path) -> Result<Connection, ReadError> {
+    let unreadable = |source| ReadError::Database {
+        path: path.to_owned(),
+        source,
+    };
+    fs::File::open(path).map_err(|source| ReadError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(unreadable)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(unreadable)?;
+    match connection.pragma_query_value(None, "user_version", |row| row.get(0)) {
+        Ok(SCHEMA_VERSION) => Ok(connection),
+        Ok(0) => Err(ReadError::Open {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::NotFound, "it is not set up yet"),
+        }),
+        Ok(found) => Err(ReadError::Newer {
+            path: path.to_owned(),
+            found,
+        }),
+        // Its companions can't be made: on a read-only file system nobody else writes either.
+        Err(error) if !has_log(path) && is_read_only(&error) => {
+            let mut uri = "file:".to_owned();
+            uri.extend(form_urlencoded::byte_serialize(
+                path.as_os_str().as_encoded_bytes(),
+            ));
+            uri.push_str("?immutable=1");
+            let uri = uri.replace('+', "%20");
+            Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI).map_err(unreadable)
+        }
+        Err(error) => Err(unreadable(error)),
+    }
 }
 
-/// What a call of [`LogReader::read`] came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// There is more to read.
-    More,
-    /// All of the log was read.
-    End,
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    fs::metadata(log).is_ok_and(|log| log.len() > 0)
 }
 
-/// Reads a log from its beginning.
+fn is_read_only(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, ReadOnly};
+    matches!(error.sqlite_error_code(), Some(CannotOpen | ReadOnly))
+}
+
+/// Reads records in their order.
 #[derive(Debug)]
-pub struct LogReader {
+pub struct AuditReader {
     path: PathBuf,
     filter: Filter,
-    follow: Follow,
-    file: Option<File>,
-    position: u64,
-    /// Begin of a line whose end was not read yet.
-    partial: Vec<u8>,
-    broken_lines: u64,
-    /// The log is another file by now; this one is read to its end, then let go.
-    leaving: bool,
+    condition: Condition,
+    follow: bool,
+    open: Option<OpenDatabase>,
 }
 
-impl LogReader {
-    /// Opens the log.
+#[derive(Debug)]
+struct OpenDatabase {
+    connection: Connection,
+    chain: ChainId,
+    /// Device and inode of the file.
+    file: (u64, u64),
+    /// The last record that was looked at.
+    after: i64,
+    /// The last record to look at.
+    through: i64,
+}
+
+impl AuditReader {
+    /// Opens the database at `path`, to read the records that are there now.
     ///
     /// # Errors
-    /// If it can't be opened; one that is to be followed need not exist.
-    pub fn open(path: impl Into<PathBuf>, filter: Filter, follow: Follow) -> io::Result<Self> {
-        let path = path.into();
-        let file = match (File::open(&path), follow) {
-            (Ok(file), _) => Some(file),
-            (Err(error), Follow::Yes) if error.kind() == ErrorKind::NotFound => None,
-            (Err(error), _) => return Err(error),
-        };
-        Ok(Self {
-            path,
+    /// If it can't be opened.
+    pub fn open(path: &Path, filter: Filter) -> Result<Self, ReadError> {
+        let mut reader = Self::new(path, filter, false);
+        reader.reopen()?;
+        Ok(reader)
+    }
+
+    /// Opens the database at `path`, to read the records that are there and those that come. It
+    /// need not be there yet, and may be replaced by another.
+    ///
+    /// # Errors
+    /// If it is there and can't be opened.
+    pub fn follow(path: &Path, filter: Filter) -> Result<Self, ReadError> {
+        let mut reader = Self::new(path, filter, true);
+        reader.reopen_if_there()?;
+        Ok(reader)
+    }
+
+    fn new(path: &Path, filter: Filter, follow: bool) -> Self {
+        Self {
+            path: path.to_owned(),
+            condition: filter.condition(),
             filter,
             follow,
-            file,
-            position: 0,
-            partial: Vec::new(),
-            broken_lines: 0,
-            leaving: false,
-        })
+            open: None,
+        }
     }
 
-    /// Lines so far that were no records.
-    pub const fn broken_lines(&self) -> u64 {
-        self.broken_lines
-    }
-
-    /// Reads a bounded piece of the log and appends the lines of matching records, as they stand
-    /// there, to `found`. After [`Progress::End`] of a log that is followed, call again in a
-    /// while.
+    /// Leaves out all but the latest `count` of the records that are there.
     ///
     /// # Errors
-    /// If the log can't be read.
-    pub fn read(&mut self, found: &mut Vec<u8>) -> io::Result<Progress> {
-        let mut chunk = vec![0; CHUNK];
-        let count = match &mut self.file {
-            Some(file) => file.read(&mut chunk)?,
-            None => 0,
+    /// If they can't be read.
+    pub fn skip_to_latest(&mut self, count: u64) -> Result<(), ReadError> {
+        let Some(open) = &mut self.open else {
+            return Ok(());
         };
-        if count == 0 {
-            return self.at_end(found);
-        }
-        self.position += count as u64;
-        let mut rest = &chunk[..count];
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            self.partial.extend_from_slice(&rest[..end]);
-            rest = &rest[end + 1..];
-            self.finish_line(found);
-        }
-        if self.partial.len() + rest.len() <= LONGEST_LINE {
-            self.partial.extend_from_slice(rest);
-        }
-        Ok(Progress::More)
+        let skipped = skip(open, &self.condition, count);
+        skipped.map_err(|source| unreadable(&self.path, source))
     }
 
-    fn finish_line(&mut self, found: &mut Vec<u8>) {
-        let line = std::mem::take(&mut self.partial);
-        match serde_json::from_slice::<Line>(&line) {
-            Ok(parsed) if self.filter.matches(&parsed) => {
-                found.extend_from_slice(&line);
-                found.push(b'\n');
+    /// Leaves out the records up to this number.
+    pub fn skip_through(&mut self, sequence: u64) {
+        if let Some(open) = &mut self.open {
+            open.after = sequence.cast_signed();
+        }
+    }
+
+    /// The chain of the database, if it is there.
+    pub fn chain(&self) -> Option<ChainId> {
+        self.open.as_ref().map(|open| open.chain)
+    }
+
+    /// The next records, at most `limit`; none at the end. When following, call again in a while.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn read(&mut self, limit: usize) -> Result<Vec<StoredRecord>, ReadError> {
+        let mut found = self.page(limit)?;
+        if found.is_empty() && self.follow && self.was_replaced() {
+            self.reopen_if_there()?;
+            found = self.page(limit)?;
+        }
+        Ok(found)
+    }
+
+    /// All of the records, one after the other.
+    pub fn records(mut self) -> impl Iterator<Item = Result<StoredRecord, ReadError>> {
+        let mut page = Vec::new().into_iter();
+        let mut over = false;
+        std::iter::from_fn(move || {
+            if let Some(record) = page.next() {
+                return Some(Ok(record));
             }
-            Ok(_) => {}
-            Err(_) if line.is_empty() => {}
-            Err(_) => self.broken_lines += 1,
-        }
-    }
-
-    fn at_end(&mut self, found: &mut Vec<u8>) -> io::Result<Progress> {
-        if self.follow == Follow::No {
-            self.finish_line(found);
-            return Ok(Progress::End);
-        }
-        if !self.was_replaced()? {
-            return Ok(Progress::End);
-        }
-        if !std::mem::replace(&mut self.leaving, true) {
-            return Ok(Progress::More);
-        }
-        self.leaving = false;
-        self.finish_line(found);
-        self.file = match File::open(&self.path) {
-            Ok(file) => Some(file),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        self.position = 0;
-        Ok(match self.file {
-            Some(_) => Progress::More,
-            None => Progress::End,
+            if over {
+                return None;
+            }
+            match self.read(PAGE) {
+                Ok(next) => {
+                    page = next.into_iter();
+                    let record = page.next();
+                    over = record.is_none();
+                    record.map(Ok)
+                }
+                Err(error) => {
+                    over = true;
+                    Some(Err(error))
+                }
+            }
         })
     }
 
-    /// The log is shorter than what was read of it, or another file that its writer, having let
-    /// go of this one, has begun.
-    fn was_replaced(&self) -> io::Result<bool> {
-        let found = match std::fs::metadata(&self.path) {
-            Ok(found) => found,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
+    fn page(&mut self, limit: usize) -> Result<Vec<StoredRecord>, ReadError> {
+        let Some(open) = &mut self.open else {
+            return Ok(Vec::new());
         };
-        let Some(file) = &self.file else {
-            return Ok(true);
-        };
-        let ours = file.metadata()?;
-        let same = (found.dev(), found.ino()) == (ours.dev(), ours.ino());
-        Ok(if same {
-            ours.len() < self.position
-        } else {
-            found.len() > 0
-        })
+        let mut found = Vec::new();
+        let read = read_page(open, &self.condition, limit, &mut found);
+        read.map_err(|source| unreadable(&self.path, source))?;
+        Ok(found)
     }
+
+    fn reopen_if_there(&mut self) -> Result<(), ReadError> {
+        match self.reopen() {
+            Err(ReadError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.open = None;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), ReadError> {
+        let file = identity(&self.path);
+        let connection = open(&self.path)?;
+        let read = ledger::chain_id(&connection)
+            .and_then(|chain| Ok((chain, window(&connection, &self.filter)?)));
+        let (chain, (first, last)) = read.map_err(|source| unreadable(&self.path, source))?;
+        self.open = Some(OpenDatabase {
+            connection,
+            chain,
+            file,
+            after: first - 1,
+            through: if self.follow { i64::MAX } else { last },
+        });
+        Ok(())
+    }
+
+    fn was_replaced(&self) -> bool {
+        match &self.open {
+            Some(open) => self.path.exists() && identity(&self.path) != open.file,
+            None => true,
+        }
+    }
+}
+
+fn unreadable(path: &Path, source: rusqlite::Error) -> ReadError {
+    ReadError::Database {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn identity(path: &Path) -> (u64, u64) {
+    fs::metadata(path).map_or((0, 0), |file| (file.dev(), file.ino()))
+}
+
+/// The first and last record within the times of the filter. The wall clock may have been set
+/// back meanwhile: what is between them is looked at one by one.
+fn window(connection: &Connection, filter: &Filter) -> rusqlite::Result<(i64, i64)> {
+    if !filter.has_times() {
+        return Ok((1, last_there(connection)?));
+    }
+    let Condition { sql, values } = filter.times("time");
+    let sql = format!(
+        "SELECT coalesce(min(sequence), 1), coalesce(max(sequence), 0) FROM records WHERE true{sql}"
+    );
+    connection.query_row(&sql, params_from_iter(values), |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })
+}
+
+fn last_there(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(max(sequence), 0) FROM records";
+    connection
+        .prepare_cached(sql)?
+        .query_row([], |row| row.get(0))
+}
+
+fn page_values(open: &OpenDatabase, through: i64, condition: &Condition, limit: u64) -> Vec<Value> {
+    let mut values = vec![open.after.into(), through.into()];
+    values.extend(condition.values.iter().cloned());
+    values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
+    values
+}
+
+/// Leaves out all but the latest `count`.
+fn skip(open: &mut OpenDatabase, condition: &Condition, count: u64) -> rusqlite::Result<()> {
+    let through = open.through.min(last_there(&open.connection)?);
+    let sql = format!(
+        "SELECT min(sequence) FROM (SELECT sequence FROM records \
+         WHERE sequence > ? AND sequence <= ?{} ORDER BY sequence DESC LIMIT ?)",
+        condition.sql
+    );
+    let values = page_values(open, through, condition, count);
+    let first: Option<i64> = open
+        .connection
+        .query_row(&sql, params_from_iter(values), |row| row.get(0))?;
+    open.after = first.map_or(through, |first| first - 1);
+    Ok(())
+}
+
+/// One page. What was looked at is not looked at again.
+fn read_page(
+    open: &mut OpenDatabase,
+    condition: &Condition,
+    limit: usize,
+    found: &mut Vec<StoredRecord>,
+) -> rusqlite::Result<()> {
+    let through = open.through.min(last_there(&open.connection)?);
+    let sql = format!(
+        "SELECT sequence, record, hash FROM records \
+         WHERE sequence > ? AND sequence <= ?{} ORDER BY sequence LIMIT ?",
+        condition.sql
+    );
+    let mut statement = open.connection.prepare_cached(&sql)?;
+    let values = page_values(open, through, condition, limit as u64);
+    let mut rows = statement.query(params_from_iter(values))?;
+    while let Some(row) = rows.next()? {
+        found.push(StoredRecord {
+            sequence: row.get::<_, i64>(0)?.cast_unsigned(),
+            text: row.get(1)?,
+            hash: Hash::from_bytes(row.get(2)?),
+        });
+    }
+    drop(rows);
+    drop(statement);
+    open.after = match found.last() {
+        Some(last) if found.len() >= limit => last.sequence.cast_signed(),
+        _ => open.after.max(through),
+    };
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, io::Write};
-
-    use super::*;
-    use crate::audit::Record;
-
-    fn line(second: i64, event: Event, subject: &str) -> String {
-        let mut record = Record::new(WallInstant::from_unix_seconds(second), event);
-        record.subject = Some(subject.to_owned());
-        serde_json::to_string(&record).unwrap() + "\n"
-    }
-
-    fn read_all(reader: &mut LogReader) -> String {
-        let mut found = Vec::new();
-        while reader.read(&mut found).unwrap() == Progress::More {}
-        String::from_utf8(found).unwrap()
-    }
-
-    fn log(lines: &[&str]) -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        fs::write(&path, lines.concat()).unwrap();
-        (folder, path)
-    }
-
-    #[test]
-    fn a_filter_picks_by_time_subject_and_event() {
-        let old = line(1, Event::SessionOpened, "alice");
-        let ended = line(2, Event::SessionEnded, "alice");
-        let bob = line(3, Event::SessionEnded, "bob");
-        let (_folder, path) = log(&[&old, &ended, &bob]);
-        let read = |filter| read_all(&mut LogReader::open(&path, filter, Follow::No).unwrap());
-        assert_eq!(read(Filter::default()), [&*old, &ended, &bob].concat());
-        let since = Some(WallInstant::from_unix_seconds(2));
-        let filter = Filter {
-            since,
-            ..Filter::default()
-        };
-        assert_eq!(read(filter.clone()), [&*ended, &bob].concat());
-        let subject = Some("alice".to_owned());
-        assert_eq!(read(Filter { subject, ..filter }), ended);
-        let event = Some(Event::SessionOpened);
-        assert_eq!(
-            read(Filter {
-                event,
-                ..Filter::default()
-            }),
-            old
-        );
-    }
-
-    #[test]
-    fn broken_lines_are_counted_and_lines_longer_than_a_chunk_are_found() {
-        let long = line(1, Event::SessionOpened, &"x".repeat(3 * CHUNK));
-        let endless = "y".repeat(LONGEST_LINE + CHUNK) + "\n";
-        let future = "{\"time\":\"2030-01-01T00:00:00Z\",\"event\":\"of_a_newer_version\"}\n";
-        let (_folder, path) = log(&["{\"torn\n", "\n", &long, &endless, "[]\n", future, "{\"ti"]);
-        let mut reader = LogReader::open(&path, Filter::default(), Follow::No).unwrap();
-        assert_eq!(read_all(&mut reader), [&*long, future].concat());
-        assert_eq!(reader.broken_lines(), 4);
-    }
-
-    #[test]
-    fn a_followed_log_may_grow_in_pieces_be_truncated_and_be_moved() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        let mut reader = LogReader::open(&path, Filter::default(), Follow::Yes).unwrap();
-        assert_eq!(read_all(&mut reader), "");
-
-        let first = line(1, Event::SessionOpened, "alice");
-        let (head, tail) = first.split_at(20);
-        let mut file = File::create(&path).unwrap();
-        file.write_all(head.as_bytes()).unwrap();
-        assert_eq!(read_all(&mut reader), "");
-        file.write_all(tail.as_bytes()).unwrap();
-        assert_eq!(read_all(&mut reader), first);
-        assert_eq!(read_all(&mut reader), "");
-
-        let second = line(2, Event::DaemonStarted, "");
-        fs::write(&path, &second).unwrap();
-        assert_eq!(read_all(&mut reader), second);
-
-        fs::rename(&path, folder.path().join("old")).unwrap();
-        assert_eq!(read_all(&mut reader), "");
-        fs::write(&path, &first).unwrap();
-        assert_eq!(read_all(&mut reader), first);
-        assert_eq!(reader.broken_lines(), 0);
-    }
-
-    #[test]
-    fn a_missing_log_is_an_error_unless_it_is_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        assert!(LogReader::open(path, Filter::default(), Follow::No).is_err());
-    }
-}
+mod tests;

@@ -4,11 +4,14 @@ use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::rfc3339;
+use super::{
+    chain::{ChainId, Hash},
+    rfc3339,
+};
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
-    session::{Principal, SessionId},
+    session::{IdleGaps, Principal, SessionId},
 };
 
 /// Declares the events with their stable names.
@@ -45,6 +48,8 @@ events! {
     SessionWarned = "session_warned",
     /// A session ended; `reason` says why.
     SessionEnded = "session_ended",
+    /// A session lives on; how long its client has paused so far.
+    SessionActivity = "session_activity",
     /// A session that is only observed met its limit; nothing was cut.
     SessionObserved = "session_observed",
     /// What a policy that is only observed would have refused; `reason` says why.
@@ -65,8 +70,20 @@ events! {
     GatewayStarted = "gateway_started",
     /// A gateway is gone.
     GatewayDied = "gateway_died",
+    /// Another configuration was applied.
+    ConfigApplied = "config_applied",
+    /// A configuration was refused, and nothing changed; `reason` says why.
+    ConfigRefused = "config_refused",
     /// Records were lost before this one; `lost` says how many.
     AuditLost = "audit_lost",
+    /// A chain of records begins; `reason` says why.
+    AuditChainStarted = "audit_chain_started",
+    /// A key to sign heads with was made.
+    AuditKeyCreated = "audit_key_created",
+    /// The oldest records were removed, in good order.
+    AuditPruned = "audit_pruned",
+    /// The log is not the one that its last signed head speaks of.
+    AuditTampered = "audit_tampered",
 }
 
 impl fmt::Display for Event {
@@ -209,6 +226,16 @@ pub struct Record {
         skip_serializing_if = "Option::is_none"
     )]
     pub deadline: Option<WallInstant>,
+    /// When the last payload passed, as the kernel noted it.
+    #[serde(
+        with = "rfc3339::option",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub last_payload_at: Option<WallInstant>,
+    /// Sockets of the session on which payload passed at the limit or after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_after_deadline: Option<u64>,
     /// How long before the limit the last payload passed, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_payload_before_deadline_us: Option<u64>,
@@ -218,18 +245,43 @@ pub struct Record {
     /// How long after the limit the sockets were reset, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset_lateness_us: Option<u64>,
+    /// How long the client paused, for the session's life or the part since the last such record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_gaps: Option<IdleGaps>,
     /// Packets that were dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped_packets: Option<u64>,
+    /// Sockets that the session had when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<u64>,
     /// Sockets that were reset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sockets_reset: Option<u64>,
+    /// Sockets that had not closed when the record was written: the kernel's last word on them is
+    /// missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets_unheard: Option<u64>,
+    /// Records like this one that it stands for, besides itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<u64>,
     /// The process, for what happens to the daemon and its gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Records lost, for [`Event::AuditLost`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
+    /// Records removed, for [`Event::AuditPruned`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<u64>,
+    /// The chain that `through` and `hash` belong to, if it is not the record's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainId>,
+    /// Number of the last record that is spoken of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<u64>,
+    /// Its hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<Hash>,
 }
 
 impl Record {
@@ -255,13 +307,23 @@ impl Record {
             bytes_sent: None,
             duration_ms: None,
             deadline: None,
+            last_payload_at: None,
+            payload_after_deadline: None,
             last_payload_before_deadline_us: None,
             lateness_us: None,
             reset_lateness_us: None,
+            idle_gaps: None,
             dropped_packets: None,
+            sockets: None,
             sockets_reset: None,
+            sockets_unheard: None,
+            repeated: None,
             pid: None,
             lost: None,
+            removed: None,
+            chain: None,
+            through: None,
+            hash: None,
         }
     }
 

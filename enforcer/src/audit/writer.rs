@@ -1,21 +1,20 @@
-//! The thread that appends records to the log.
+//! The thread that writes the log.
 //!
-//! [`AuditSink::write`] puts a record into a bounded queue and returns. The thread takes all that
-//! is queued, turns it into lines and appends them with one write; what a failed write left over
-//! is kept and tried again. A record that finds the queue full is lost; the log says how many
-//! were, as soon as it can say anything again.
+//! [`AuditSink::write`] puts a record into a bounded queue and returns. The thread takes what is
+//! queued and appends it in one transaction; when that fails it keeps the records and tries again
+//! each second. A record that finds the queue full is lost; the log says how many were, as soon as
+//! it can say anything again. Nothing that happens here is ever in the way of a cut.
 //!
 //! ```text
-//!              write fails                        write fails (retry each second)
+//!              append fails                       append fails (retry each second)
 //!   Working ----------------> Failing, last_error -------------+
 //!      ^                          |            ^               |
 //!      +--------------------------+            +---------------+
-//!        write succeeds: audit_lost first, if records were lost
+//!        append succeeds: audit_lost first, if records were lost
 //! ```
 
-mod file;
-
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -24,34 +23,47 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use self::file::LogFile;
-use super::{Event, Record};
+use super::{
+    AuditSettings, Event, Record,
+    floods::{Floods, is_anybodys},
+    keeper::Keeper,
+};
 use crate::clock;
 
 /// Records that may wait for the disk.
-const QUEUE_CAPACITY: u64 = 8_192;
-/// Longest time that written records may stay out of the disk's own memory, and shortest between
-/// two syncs.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+const QUEUE_CAPACITY: usize = 32_768;
+/// Records of one transaction.
+const BATCH: usize = 1_000;
+/// How long a record waits for company.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 /// Time between attempts on a log that can't be written.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the thread looks what else is to be done.
+const CHORE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for a hung disk at shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the log does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditHealth {
-    /// The log.
+    /// The database.
     pub path: PathBuf,
-    /// Records that are in the file.
+    /// Records written since the start.
     pub written: u64,
     /// Records that wait to be written.
     pub queued: u64,
     /// Records that will never be.
     pub lost: u64,
+    /// Records that came too often and were counted instead of written.
+    pub counted: u64,
+    /// Number of the last record in the database.
+    pub sequence: u64,
     /// Why the last write failed; absent while writes succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Why no head can be signed or written, or nothing removed; absent while all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upkeep_error: Option<String>,
 }
 
 impl AuditHealth {
@@ -63,7 +75,8 @@ impl AuditHealth {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: Vec<Record>,
+    queue: VecDeque<Record>,
+    settings: Option<AuditSettings>,
     closing: bool,
     closed: bool,
     health: AuditHealth,
@@ -78,6 +91,13 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>, longest: Duration) -> MutexGuard<'a, State> {
+        self.changed
+            .wait_timeout(state, longest)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
     }
 }
 
@@ -94,20 +114,19 @@ pub struct AuditSink {
 }
 
 impl AuditLog {
-    /// Starts to write to `path`, which is made if it isn't there. A log that can't be opened is
-    /// tried again until it can; [`AuditSink::health`] tells.
+    /// Starts to write. A log that can't be opened is tried again until it can;
+    /// [`AuditSink::health`] tells.
     ///
     /// # Errors
     /// If the thread can't be started.
-    pub fn open(path: impl Into<PathBuf>) -> std::io::Result<Self> {
-        let path = path.into();
+    pub fn open(settings: AuditSettings) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared.lock().health.path.clone_from(&path);
-        let file = LogFile::new(path);
+        shared.lock().health.path = settings.database();
         let writer = Writer {
             shared: Arc::clone(&shared),
-            file,
-            lines: Vec::new(),
+            keeper: Keeper::new(settings),
+            floods: Floods::default(),
+            batch: VecDeque::new(),
             lost_reported: 0,
         };
         thread::Builder::new()
@@ -123,8 +142,14 @@ impl AuditLog {
         self.sink.clone()
     }
 
-    /// Writes what is queued, syncs and ends the thread; gives up on a disk that hangs.
-    /// Records that come later are lost.
+    /// From now on by these settings; another `state_dir` is for the next start.
+    pub fn reconfigure(&self, settings: AuditSettings) {
+        self.sink.shared.lock().settings = Some(settings);
+        self.sink.shared.changed.notify_all();
+    }
+
+    /// Writes what is queued and stops. Waits 2 s at most; what could not be written by then
+    /// counts as lost.
     pub fn close(self) -> AuditHealth {
         let shared = &self.sink.shared;
         let mut state = shared.lock();
@@ -142,12 +167,17 @@ impl AuditSink {
     /// Queues the record, or counts it as lost. Never waits for the disk.
     pub fn write(&self, record: Record) {
         let mut state = self.shared.lock();
-        let waiting = state.health.queued + state.queue.len() as u64;
-        if state.closing || waiting >= QUEUE_CAPACITY {
+        // What anybody can cause leaves room for the rest.
+        let room = if is_anybodys(&record) {
+            QUEUE_CAPACITY / 2
+        } else {
+            QUEUE_CAPACITY
+        };
+        if state.closing || state.queue.len() >= room {
             state.health.lost += 1;
             return;
         }
-        state.queue.push(record);
+        state.queue.push_back(record);
         if state.queue.len() == 1 {
             self.shared.changed.notify_all();
         }
@@ -164,97 +194,109 @@ impl AuditSink {
 
 struct Writer {
     shared: Arc<Shared>,
-    file: LogFile,
-    /// Lines that wait to be written; `health.queued` counts them.
-    lines: Vec<u8>,
+    keeper: Keeper,
+    floods: Floods,
+    /// Records that are being written; `health.queued` counts them.
+    batch: VecDeque<Record>,
     lost_reported: u64,
 }
 
 impl Writer {
     fn run(mut self) {
         loop {
-            let (closing, lost) = self.take_queue();
+            let (closing, lost) = self.gather();
             let written = self.write(lost);
-            if let Err(error) = &written {
-                self.note_failure(error);
-            }
-            if closing {
-                self.close();
-                return;
+            if closing && (written.is_err() || self.batch.is_empty()) {
+                let empty = self.shared.lock().queue.is_empty();
+                if written.is_err() || empty {
+                    return self.close();
+                }
             }
             if written.is_err() {
                 self.pause(RETRY_INTERVAL);
+            } else {
+                self.upkeep(false);
             }
         }
     }
 
-    /// Waits for records, syncing when that is due, and turns them into lines.
-    fn take_queue(&mut self) -> (bool, u64) {
+    /// Waits for records, or until something else is to be done, and fills the batch.
+    fn gather(&mut self) -> (bool, u64) {
         let mut state = self.shared.lock();
-        while state.queue.is_empty() && self.lines.is_empty() && !state.closing {
-            let Some(due) = self.file.sync_due_in(clock::boot_now()) else {
-                state = self
-                    .shared
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            if !due.is_zero() {
-                (state, _) = self
-                    .shared
-                    .changed
-                    .wait_timeout(state, due)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
+        if self.batch.is_empty() && !self.keeper.is_busy() {
+            if state.queue.is_empty() && !state.closing && state.settings.is_none() {
+                state = self.shared.wait(state, CHORE_INTERVAL);
             }
-            drop(state);
-            let synced = self.file.sync(clock::boot_now());
-            state = self.shared.lock();
-            state.health.last_error = synced.err().map(|error| error.to_string());
+            if (1..BATCH).contains(&state.queue.len()) && !state.closing {
+                drop(state);
+                thread::sleep(GATHER_TIME);
+                state = self.shared.lock();
+            }
         }
-        let records = std::mem::take(&mut state.queue);
-        state.health.queued += records.len() as u64;
-        let closing = state.closing;
-        let lost = state.health.lost;
-        drop(state);
-        for record in &records {
-            append_line(&mut self.lines, record);
+        let room = BATCH.saturating_sub(self.batch.len());
+        let taken = state.queue.len().min(room);
+        let now = clock::boot_now();
+        let taken: Vec<_> = state.queue.drain(..taken).collect();
+        let before = self.batch.len() + taken.len();
+        let admitted = taken.into_iter();
+        self.batch
+            .extend(admitted.filter_map(|record| self.floods.admit(record, now)));
+        state.health.counted += (before - self.batch.len()) as u64;
+        self.batch
+            .extend(if state.closing && state.queue.is_empty() {
+                self.floods.take_all()
+            } else {
+                self.floods.take_due(now)
+            });
+        state.health.queued = self.batch.len() as u64;
+        if let Some(settings) = state.settings.take() {
+            self.keeper.reconfigure(settings);
         }
-        (closing, lost)
+        (state.closing, state.health.lost)
     }
 
-    fn write(&mut self, lost: u64) -> std::io::Result<()> {
-        if lost > self.lost_reported {
+    /// Appends the batch; before it, what is to be said of records that were lost.
+    fn write(&mut self, lost: u64) -> Result<(), ()> {
+        let loss = (lost > self.lost_reported).then(|| {
             let mut record = Record::new(clock::wall_now(), Event::AuditLost);
             record.lost = Some(lost - self.lost_reported);
-            let mut line = Vec::new();
-            append_line(&mut line, &record);
-            self.file.append(&mut line).result?;
-            self.lost_reported = lost;
+            record
+        });
+        if self.batch.is_empty() && loss.is_none() && self.keeper.is_settled() {
+            return Ok(());
         }
-        let appended = self.file.append(&mut self.lines);
+        let records: Vec<_> = loss.iter().chain(&self.batch).collect();
+        let appended = self.keeper.append(&records);
         let mut state = self.shared.lock();
-        state.health.written += appended.lines;
-        state.health.queued = state.health.queued.saturating_sub(appended.lines);
-        if appended.result.is_ok() {
-            state.health.last_error = None;
+        if let Err(error) = appended {
+            if state.health.last_error.is_none() {
+                tracing::error!(path = %state.health.path.display(), %error, "the audit log cannot be written");
+            }
+            state.health.last_error = Some(error.to_string());
+            return Err(());
         }
+        if state.health.last_error.take().is_some() {
+            tracing::info!("the audit log can be written again");
+        }
+        state.health.written += self.batch.len() as u64;
+        state.health.queued = 0;
+        state.health.sequence = self.keeper.sequence();
         drop(state);
-        appended.result?;
-        match self.file.sync_due_in(clock::boot_now()) {
-            Some(Duration::ZERO) => self.file.sync(clock::boot_now()),
-            _ => Ok(()),
-        }
+        self.batch.clear();
+        self.lost_reported = lost;
+        Ok(())
     }
 
-    fn note_failure(&self, error: &std::io::Error) {
+    /// Heads and retention.
+    fn upkeep(&mut self, last: bool) {
+        let done = self.keeper.upkeep(clock::Now::read(), last);
         let mut state = self.shared.lock();
-        let path = &state.health.path;
-        if state.health.last_error.is_none() {
-            tracing::error!(path = %path.display(), %error, "the audit log can't be written");
+        if let Err(error) = &done
+            && state.health.upkeep_error.is_none()
+        {
+            tracing::error!(%error, "the audit log cannot be kept");
         }
-        state.health.last_error = Some(error.to_string());
+        state.health.upkeep_error = done.err().map(|error| error.to_string());
     }
 
     /// Waits while the queue fills.
@@ -266,141 +308,19 @@ impl Writer {
             .wait_timeout_while(state, duration, |state| !state.closing);
     }
 
-    fn close(&mut self) {
-        let synced = self.file.sync(clock::boot_now());
+    fn close(mut self) {
+        self.upkeep(true);
+        // Closed before anybody hears of it: the last one to leave puts the database in order.
+        drop(self.keeper);
         let mut state = self.shared.lock();
-        if let Err(error) = synced {
-            state.health.last_error = Some(error.to_string());
-        }
-        state.health.lost += state.health.queued;
+        let left = self.batch.len() + state.queue.len();
+        state.health.lost += left as u64;
         state.health.queued = 0;
+        state.queue.clear();
         state.closed = true;
         self.shared.changed.notify_all();
     }
 }
 
-/// A record that can't be put into JSON does not exist: all its fields can.
-fn append_line(lines: &mut Vec<u8>, record: &Record) {
-    let start = lines.len();
-    match serde_json::to_writer(&mut *lines, record) {
-        Ok(()) => lines.push(b'\n'),
-        Err(_) => lines.truncate(start),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
-
-    use super::*;
-    use crate::clock::WallInstant;
-
-    fn record(second: i64) -> Record {
-        Record::new(WallInstant::from_unix_seconds(second), Event::SessionOpened)
-    }
-
-    fn events(path: &Path) -> Vec<Event> {
-        let text = fs::read_to_string(path).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str::<Record>(line).unwrap().event)
-            .collect()
-    }
-
-    fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-        for _ in 0..500 {
-            if condition() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        panic!("{what} did not happen");
-    }
-
-    #[test]
-    fn records_are_appended_in_order_and_the_file_is_private() {
-        use std::os::unix::fs::PermissionsExt;
-
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        let log = AuditLog::open(&path).unwrap();
-        for second in 0..5_000 {
-            log.sink().write(record(second));
-        }
-        let health = log.close();
-        assert_eq!((health.written, health.queued, health.lost), (5_000, 0, 0));
-        let text = fs::read_to_string(&path).unwrap();
-        for (second, line) in text.lines().enumerate() {
-            let read: Record = serde_json::from_str(line).unwrap();
-            assert_eq!(read.time.as_unix_seconds(), i64::try_from(second).unwrap());
-        }
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o640);
-    }
-
-    #[test]
-    fn a_torn_last_line_does_not_spoil_the_next() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        fs::write(&path, "{\"time\":\"19").unwrap();
-        let log = AuditLog::open(&path).unwrap();
-        log.sink().write(record(1));
-        log.close();
-        let text = fs::read_to_string(&path).unwrap();
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0], "{\"time\":\"19");
-        assert_eq!(serde_json::from_str::<Record>(lines[1]).unwrap(), record(1));
-    }
-
-    #[test]
-    fn a_log_that_cannot_be_opened_blocks_nobody_and_says_later_what_was_lost() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("missing/audit.jsonl");
-        let log = AuditLog::open(&path).unwrap();
-        let sink = log.sink();
-        sink.write(record(0));
-        wait_until("the failure", || !sink.health().works());
-        for second in 1..=QUEUE_CAPACITY.cast_signed() + 7 {
-            sink.write(record(second));
-        }
-        let lost = sink.health().lost;
-        assert!(lost >= 7, "{lost}");
-        fs::create_dir(folder.path().join("missing")).unwrap();
-        wait_until("the recovery", || sink.health().works());
-        let health = log.close();
-        assert_eq!(health.written + health.lost, QUEUE_CAPACITY + 8);
-        let events = events(&path);
-        assert_eq!(events[0], Event::AuditLost);
-        assert_eq!(events.len() as u64, health.written + 1);
-    }
-
-    #[test]
-    fn a_log_that_was_moved_away_is_opened_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("audit.jsonl");
-        let log = AuditLog::open(&path).unwrap();
-        let sink = log.sink();
-        sink.write(record(0));
-        wait_until("the first record", || sink.health().written == 1);
-        fs::rename(&path, folder.path().join("audit.jsonl.1")).unwrap();
-        wait_until("the new log", || {
-            sink.write(record(1));
-            path.exists()
-        });
-        let health = log.close();
-        let moved = events(&folder.path().join("audit.jsonl.1"));
-        assert_eq!((moved.len() + events(&path).len()) as u64, health.written);
-    }
-
-    #[test]
-    fn what_a_closed_log_could_not_write_is_counted_as_lost() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = AuditLog::open(folder.path().join("missing/audit.jsonl")).unwrap();
-        let sink = log.sink();
-        sink.write(record(0));
-        let health = log.close();
-        assert_eq!((health.written, health.lost, health.queued), (0, 1, 0));
-        sink.write(record(1));
-        assert_eq!(sink.health().lost, 2);
-    }
-}
+mod tests;

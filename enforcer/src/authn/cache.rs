@@ -7,31 +7,39 @@ use std::sync::Arc;
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use super::{claims::VerifiedToken, error::TokenError};
+use super::claims::VerifiedToken;
+use crate::clock::BootInstant;
 
-/// About two kilobytes each, and rarely more than twenty: a token is not long.
+/// About half a kilobyte each.
 const CAPACITY: usize = 16_384;
 
+/// A token by its digest: what is remembered of it is remembered under this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// The digest of a token.
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct VerifiedTokens(Cache<[u8; 32], Arc<VerifiedToken>>);
+pub(super) struct VerifiedTokens(Cache<TokenDigest, Arc<VerifiedToken>>);
 
 impl VerifiedTokens {
     pub(super) fn new() -> Self {
         Self(Cache::new(CAPACITY))
     }
 
-    /// The token as it was verified before, or as `verify` finds it now.
-    pub(super) fn get_or_verify(
-        &self,
-        token: &str,
-        verify: impl FnOnce() -> Result<VerifiedToken, TokenError>,
-    ) -> Result<Arc<VerifiedToken>, TokenError> {
-        let digest = Sha256::digest(token).into();
-        if let Some(verified) = self.0.get(&digest) {
-            return Ok(verified);
-        }
-        let verified = Arc::new(verify()?);
-        self.0.insert(digest, Arc::clone(&verified));
-        Ok(verified)
+    /// The token as it was verified before, by a key that may still be used.
+    pub(super) fn get(&self, digest: &TokenDigest, now: BootInstant) -> Option<Arc<VerifiedToken>> {
+        self.0
+            .get(digest)
+            .filter(|verified| verified.key_lasts(now))
+    }
+
+    pub(super) fn insert(&self, digest: TokenDigest, verified: &Arc<VerifiedToken>) {
+        self.0.insert(digest, Arc::clone(verified));
     }
 }

@@ -5,27 +5,43 @@ use std::{sync::Arc, time::Duration};
 use super::{
     Identified,
     error::TokenError,
+    keys::{Key, KeyLife},
     name,
     token::{Claims, NumericDate, Token},
 };
 use crate::{
-    clock::WallInstant,
+    clock::{BootInstant, WallInstant},
     config::JwtIssuer,
-    session::{Credential, Principal, SessionKey},
+    policy,
+    session::{Credential, KeyThumbprint, Principal, SessionKey},
 };
 
-/// A token with a good signature and good claims. Only the time is open.
+/// Claims that are believed and good. Only the time is open.
 #[derive(Debug)]
-pub(super) struct VerifiedToken {
+pub(super) struct Believed {
     pub(super) identified: Identified,
     not_before: Option<WallInstant>,
     issued_at: Option<WallInstant>,
     leeway: Duration,
 }
 
-impl VerifiedToken {
-    /// Reads the claims of a token whose signature is good.
-    pub(super) fn new(token: Token<'_>, rules: &JwtIssuer) -> Result<Self, TokenError> {
+/// What else a credential is made from.
+pub(super) struct Origin<'a> {
+    /// One of these must be in `aud`; empty: it is not looked at.
+    pub(super) audience: &'a [String],
+    pub(super) leeway: Duration,
+    /// Those that are read here and all others.
+    pub(super) all_claims: policy::Claims,
+    pub(super) signing_key: Option<KeyThumbprint>,
+}
+
+impl Believed {
+    /// Reads claims. `unnamed` makes the session's key where they name neither session nor token.
+    pub(super) fn new(
+        claims: Claims,
+        origin: Origin<'_>,
+        unnamed: impl FnOnce(&Principal) -> SessionKey,
+    ) -> Result<Self, TokenError> {
         let Claims {
             iss,
             sub,
@@ -38,9 +54,8 @@ impl VerifiedToken {
             jti,
             azp,
             client_id,
-        } = token.claims;
-        let aud = required("aud", aud)?;
-        if !aud.holds_any(&rules.audience) {
+        } = claims;
+        if !origin.audience.is_empty() && !required("aud", aud)?.holds_any(origin.audience) {
             return Err(TokenError::AudienceMismatch);
         }
         let principal = Principal {
@@ -53,9 +68,7 @@ impl VerifiedToken {
         let key = match (&sid, &jti) {
             (Some(sid), _) => SessionKey::from_sid(&principal, sid),
             (None, Some(jti)) => SessionKey::from_token_id(&principal, jti),
-            // Without the signature: whoever holds an ECDSA token can make a second valid
-            // signature of it, which must not become a second session.
-            (None, None) => SessionKey::from_token(token.message.as_bytes()),
+            (None, None) => unnamed(&principal),
         };
         let authorized_party = match (azp, client_id) {
             (Some(azp), _) => Some(usable("azp", azp)?),
@@ -71,18 +84,18 @@ impl VerifiedToken {
                     authorized_party,
                     authenticated_at: auth_time.map(|NumericDate(instant)| instant),
                     expires_at,
-                    signing_key: None,
+                    signing_key: origin.signing_key,
                     certificate: None,
                 }),
-                claims: Arc::new(token.all_claims),
+                claims: Arc::new(origin.all_claims),
             },
             not_before: nbf.map(|NumericDate(instant)| instant),
             issued_at: iat.map(|NumericDate(instant)| instant),
-            leeway: rules.leeway,
+            leeway: origin.leeway,
         })
     }
 
-    /// Whether the token is valid at `now`. `exp` is a deadline: it has no leeway.
+    /// Whether they are valid at `now`. `exp` is a deadline: it has no leeway.
     pub(super) fn check_time(&self, now: WallInstant) -> Result<(), TokenError> {
         let credential = &self.identified.credential;
         let at = credential.expires_at;
@@ -100,6 +113,38 @@ impl VerifiedToken {
             }
         }
         Ok(())
+    }
+}
+
+/// A token with a good signature and good claims.
+#[derive(Debug)]
+pub(super) struct VerifiedToken {
+    pub(super) believed: Believed,
+    /// Of the key that made the signature.
+    key_life: Arc<KeyLife>,
+}
+
+impl VerifiedToken {
+    /// Reads the claims of a token whose signature this key made.
+    pub(super) fn new(token: Token<'_>, key: &Key, rules: &JwtIssuer) -> Result<Self, TokenError> {
+        let origin = Origin {
+            audience: &rules.audience,
+            leeway: rules.leeway,
+            all_claims: token.all_claims,
+            signing_key: key.thumbprint,
+        };
+        // Without the signature: whoever holds an ECDSA token can make a second valid signature of
+        // it, which must not become a second session.
+        let unnamed = |_: &Principal| SessionKey::from_token(token.message.as_bytes());
+        Ok(Self {
+            believed: Believed::new(token.claims, origin, unnamed)?,
+            key_life: Arc::clone(&key.life),
+        })
+    }
+
+    /// Whether the key that made the signature may still be used.
+    pub(super) fn key_lasts(&self, now: BootInstant) -> bool {
+        self.key_life.lasts(now)
     }
 }
 

@@ -60,6 +60,21 @@ pub enum TokenError {
     /// `aud` holds none of the configured audiences.
     #[error("the token is for another audience")]
     AudienceMismatch,
+    /// Its issuer says so.
+    #[error("the token is not active")]
+    Inactive,
+    /// Its issuer calls it something else, such as a refresh token.
+    #[error("the token is not a bearer token")]
+    NotBearer,
+    /// Its issuer says that another issued it.
+    #[error("the token is from another issuer: `{issuer}`")]
+    IssuerMismatch {
+        /// `iss`.
+        issuer: Excerpt,
+    },
+    /// Its issuer says that it speaks for somebody else than before.
+    #[error("the token speaks for somebody else than before")]
+    PrincipalChanged,
     /// `exp` is reached.
     #[error("the token expired at {at}")]
     Expired {
@@ -90,6 +105,10 @@ impl TokenError {
             Self::ClaimMissing { .. } => "claim_missing",
             Self::ClaimInvalid { .. } => "claim_invalid",
             Self::AudienceMismatch => "audience_mismatch",
+            Self::Inactive => "token_inactive",
+            Self::NotBearer => "token_not_bearer",
+            Self::IssuerMismatch { .. } => "issuer_mismatch",
+            Self::PrincipalChanged => "principal_changed",
             Self::Expired { .. } => "token_expired",
             Self::NotYetValid { .. } => "token_not_yet_valid",
         }

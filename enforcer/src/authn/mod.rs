@@ -9,8 +9,12 @@
 //! ```
 //!
 //! The issuer alone decides which algorithms and which keys may have signed: both come from the
-//! configuration, and the header of a token only chooses among them. What the signature covers
-//! is remembered by the token's digest; what depends on the time is checked on every call.
+//! configuration (or from where it says that the issuer publishes them), and the header of a token
+//! only chooses among them. What the signature covers is remembered by the token's digest, as long
+//! as its key lasts; what depends on the time is checked on every call.
+//!
+//! Nothing here reaches out: published keys are brought by [`Authenticator::publish`], the answers
+//! of an introspection endpoint are read by [`introspected`].
 
 mod cache;
 pub mod certificate;
@@ -18,24 +22,29 @@ mod claims;
 pub mod confirmation;
 mod distinguished_name;
 mod error;
+pub mod introspected;
 mod keys;
 mod name;
 pub mod signing;
 mod spiffe;
 mod token;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
+pub use cache::TokenDigest;
 pub use certificate::CertificateError;
 pub use confirmation::ConfirmationError;
 pub use error::{Excerpt, TokenError};
 pub use keys::{KeyError, KeyFault, KeySet};
 
 use crate::{
-    clock::WallInstant,
-    config::{Identity, JwtIssuer},
+    clock::{BootInstant, Now},
+    config::{Identity, JwtIssuer, KeySource},
     policy::Claims,
-    session::Credential,
+    session::{Credential, KeyThumbprint},
 };
 use cache::VerifiedTokens;
 use claims::VerifiedToken;
@@ -70,21 +79,46 @@ impl Identified {
     }
 }
 
+/// An issuer and its keys. Those that it publishes come and go.
 #[derive(Debug)]
 struct Issuer {
     rules: JwtIssuer,
-    keys: KeySet,
+    keys: RwLock<Option<Arc<KeySet>>>,
+}
+
+/// Why a token is not accepted now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unaccepted {
+    /// It never will be: the client's fault.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// None of the issuer's keys that are known made its signature; one that was published since
+    /// may have.
+    #[error("{error}")]
+    KeysOutdated {
+        /// `iss`.
+        issuer: String,
+        /// What is wrong with it if there is no newer key.
+        error: TokenError,
+    },
+    /// The issuer's keys are not known, or have not been confirmed for too long.
+    #[error("the keys of the issuer `{issuer}` are not known at present")]
+    KeysUnknown {
+        /// `iss`.
+        issuer: String,
+    },
 }
 
 impl Authenticator {
-    /// Reads the keys of every issuer.
+    /// Reads the keys of every issuer that has them in a file.
     ///
     /// # Errors
     /// The first source of keys that cannot be read or has no key for its issuer's algorithms.
     pub fn load(identity: &Identity) -> Result<Self, KeyError> {
         let load = |rules: &JwtIssuer| {
+            let keys = KeySet::load(rules)?.map(Arc::new);
             let issuer = Issuer {
-                keys: KeySet::load(rules)?,
+                keys: RwLock::new(keys),
                 rules: rules.clone(),
             };
             Ok((rules.issuer.clone(), issuer))
@@ -95,19 +129,58 @@ impl Authenticator {
         })
     }
 
+    /// Takes in all keys that an issuer publishes. They may be used until `end`, unless they are
+    /// confirmed by then. What keys that are gone have signed is worth nothing from now on.
+    pub fn publish(&self, issuer: &str, mut keys: KeySet, end: BootInstant) {
+        let Some(issuer) = self.issuers.get(issuer) else {
+            return;
+        };
+        let mut current = issuer.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = &*current {
+            keys.succeed(old);
+        }
+        keys.live_until(end);
+        *current = Some(Arc::new(keys));
+    }
+
+    /// Issuers whose public keys are in files, and by what these are known.
+    pub fn thumbprints_of_files(&self) -> impl Iterator<Item = (&str, Vec<KeyThumbprint>)> {
+        let in_files = self
+            .issuers
+            .iter()
+            .filter(|(_, issuer)| !issuer.publishes());
+        in_files.filter_map(|(name, issuer)| {
+            let thumbprints = issuer.keys()?.thumbprints();
+            (!thumbprints.is_empty()).then_some((name.as_str(), thumbprints))
+        })
+    }
+
+    /// The issuer that a token names, which nothing proves.
+    pub fn claimed_issuer(token: &str) -> Option<String> {
+        Token::parse(token).ok()?.claims.iss
+    }
+
     /// Who a bearer token speaks for at `now`.
     ///
     /// # Errors
-    /// Why the token is not accepted; always the client's fault.
-    pub fn validate(&self, token: &str, now: WallInstant) -> Result<Identified, TokenError> {
+    /// Why the token is not accepted.
+    pub fn validate(&self, token: &str, now: Now) -> Result<Identified, Unaccepted> {
         if token.len() > LONGEST_TOKEN {
-            return Err(TokenError::TooLong {
+            return Err(Unaccepted::Token(TokenError::TooLong {
                 length: token.len(),
-            });
+            }));
         }
-        let verified = self.verified.get_or_verify(token, || self.verify(token))?;
-        verified.check_time(now)?;
-        Ok(verified.identified.clone())
+        let digest = TokenDigest::of(token);
+        let verified = match self.verified.get(&digest, now.boot) {
+            Some(verified) => verified,
+            None => {
+                let verified = Arc::new(self.verify(token, now.boot)?);
+                self.verified.insert(digest, &verified);
+                verified
+            }
+        };
+        verified.believed.check_time(now.wall)?;
+        Ok(verified.believed.identified.clone())
     }
 
     /// Whether the issuer's tokens are good for nothing unless they are bound to a certificate.
@@ -117,7 +190,7 @@ impl Authenticator {
     }
 
     /// Everything about a token that does not depend on the time.
-    fn verify(&self, token: &str) -> Result<VerifiedToken, TokenError> {
+    fn verify(&self, token: &str, now: BootInstant) -> Result<VerifiedToken, Unaccepted> {
         let token = Token::parse(token)?;
         let name = token.claims.iss.as_deref();
         let name = name.ok_or(TokenError::ClaimMissing { claim: "iss" })?;
@@ -128,8 +201,32 @@ impl Authenticator {
                 issuer: Excerpt::new(name),
             })?;
         let algorithm = token.algorithm(&issuer.rules.algorithms)?;
-        issuer.keys.verify(&token, algorithm)?;
-        VerifiedToken::new(token, &issuer.rules)
+        let unknown = || Unaccepted::KeysUnknown {
+            issuer: name.to_owned(),
+        };
+        let keys = issuer.keys().ok_or_else(unknown)?;
+        match keys.verify(&token, algorithm) {
+            Ok(key) if key.life.lasts(now) => Ok(VerifiedToken::new(token, key, &issuer.rules)?),
+            Ok(_) => Err(unknown()),
+            Err(error) if issuer.publishes() && keys.may_be_outdated(&token, &error) => {
+                Err(Unaccepted::KeysOutdated {
+                    issuer: name.to_owned(),
+                    error,
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Issuer {
+    fn keys(&self) -> Option<Arc<KeySet>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    fn publishes(&self) -> bool {
+        matches!(self.rules.keys, KeySource::Published(_))
     }
 }
 

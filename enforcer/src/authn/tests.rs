@@ -7,7 +7,10 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED2551
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{config::KeySource, session::SessionKey};
+use crate::{clock::WallInstant, session::SessionKey};
+
+mod introspected;
+mod published;
 
 const NOW: i64 = 1_800_000_000;
 const LEEWAY: u64 = 30;
@@ -15,6 +18,18 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 fn at(seconds: i64) -> WallInstant {
     WallInstant::from_unix_seconds(seconds)
+}
+
+/// The wall clock at a time, and the other at the same one.
+fn now_at(wall: WallInstant) -> Now {
+    Now {
+        boot: BootInstant::from_nanos(wall.as_unix_nanos().unsigned_abs()),
+        wall,
+    }
+}
+
+fn now() -> Now {
+    now_at(at(NOW))
 }
 
 fn rules(keys: KeySource, algorithms: &[Algorithm]) -> JwtIssuer {
@@ -29,7 +44,10 @@ fn rules(keys: KeySource, algorithms: &[Algorithm]) -> JwtIssuer {
 }
 
 fn load(issuer: JwtIssuer) -> Result<Authenticator, KeyError> {
-    Authenticator::load(&Identity { jwt: vec![issuer] })
+    Authenticator::load(&Identity {
+        jwt: vec![issuer],
+        introspection: Vec::new(),
+    })
 }
 
 fn with_file(
@@ -91,9 +109,11 @@ fn sign_raw(header: &str, payload: &str) -> String {
 }
 
 fn code(authenticator: &Authenticator, token: &str) -> &'static str {
-    match authenticator.validate(token, at(NOW)) {
+    match authenticator.validate(token, now()) {
         Ok(_) => "accepted",
-        Err(error) => error.code(),
+        Err(Unaccepted::Token(error)) => error.code(),
+        Err(Unaccepted::KeysOutdated { .. }) => "keys_outdated",
+        Err(Unaccepted::KeysUnknown { .. }) => "keys_unknown",
     }
 }
 
@@ -108,7 +128,7 @@ fn a_good_token_becomes_a_credential() {
         "auth_time": NOW - 5,
         "exp": (NOW as f64) + 1.5,
     })));
-    let Identified { credential, claims } = with_secret().validate(&token, at(NOW)).unwrap();
+    let Identified { credential, claims } = with_secret().validate(&token, now()).unwrap();
     assert_eq!(claims.get("azp"), Some(&json!("shop")));
     assert_eq!(credential.principal.issuer, "https://idp.example");
     assert_eq!(credential.principal.subject, "alice");
@@ -131,7 +151,7 @@ fn the_session_key_falls_back_to_jti_and_then_to_the_token() {
     let token = sign(&claims_with(
         json!({"sid": "", "jti": "t-1", "client_id": "shop"}),
     ));
-    let credential = authenticator.validate(&token, at(NOW)).unwrap().credential;
+    let credential = authenticator.validate(&token, now()).unwrap().credential;
     assert_eq!(
         credential.key,
         SessionKey::from_token_id(&credential.principal, "t-1")
@@ -140,7 +160,7 @@ fn the_session_key_falls_back_to_jti_and_then_to_the_token() {
     assert_eq!(credential.authorized_party.as_deref(), Some("shop"));
 
     let token = sign(&claims());
-    let credential = authenticator.validate(&token, at(NOW)).unwrap().credential;
+    let credential = authenticator.validate(&token, now()).unwrap().credential;
     let (signed, _) = token.rsplit_once('.').unwrap();
     assert_eq!(credential.key, SessionKey::from_token(signed.as_bytes()));
     assert!(!credential.names_session);
@@ -466,8 +486,11 @@ fn time_is_checked_on_every_call() {
     let token = sign(&claims_with(json!({"nbf": NOW})));
     let validate = |seconds| {
         authenticator
-            .validate(&token, at(seconds))
-            .map_err(|e| e.code())
+            .validate(&token, now_at(at(seconds)))
+            .map_err(|error| match error {
+                Unaccepted::Token(error) => error.code(),
+                _ => panic!("{error}"),
+            })
     };
     let first = validate(NOW).unwrap();
     let later = validate(NOW + 599).unwrap();
@@ -494,12 +517,12 @@ fn errors_hold_nothing_that_breaks_a_header_or_a_log() {
 proptest! {
     #[test]
     fn arbitrary_text_is_refused(text in ".*") {
-        prop_assert!(with_secret().validate(&text, at(NOW)).is_err());
+        prop_assert!(with_secret().validate(&text, now()).is_err());
     }
 
     #[test]
     fn arbitrary_parts_never_panic(header in ".*", payload in ".*") {
-        prop_assert!(with_secret().validate(&sign_raw(&header, &payload), at(NOW)).is_err());
+        prop_assert!(with_secret().validate(&sign_raw(&header, &payload), now()).is_err());
     }
 
     #[test]
@@ -510,7 +533,7 @@ proptest! {
             "exp": exp, "nbf": nbf, "iat": iat, "auth_time": auth_time,
         })));
         let now = WallInstant::from_unix_nanos(now);
-        if let Ok(identified) = with_secret().validate(&token, now) {
+        if let Ok(identified) = with_secret().validate(&token, now_at(now)) {
             prop_assert!(identified.credential.expires_at > now);
         }
     }
@@ -522,7 +545,7 @@ proptest! {
         let mut changed = token.clone();
         changed.replace_range(at_position..=at_position, &replacement);
         prop_assume!(changed != token);
-        prop_assert!(with_secret().validate(&changed, at(NOW)).is_err());
+        prop_assert!(with_secret().validate(&changed, now()).is_err());
     }
 }
 

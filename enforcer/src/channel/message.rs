@@ -17,6 +17,11 @@ pub type Request = u32;
 pub enum ToWarden {
     /// Sealed and serving.
     Ready,
+    /// It can't serve with this configuration, and ends.
+    CannotStart {
+        /// Why.
+        reason: String,
+    },
     /// Open the credential's session, or join the live one, under these policies, and bind
     /// the client's socket to it if it isn't yet. Answer: `Opened` or `Refused`.
     Open {
@@ -103,11 +108,45 @@ pub enum ToWarden {
     /// A request went on that a policy would have refused which is only observed, for the audit
     /// log. No answer.
     ObservedRequest(RefusedRequest),
+    /// The answer to `Export`.
+    Exported {
+        /// Of the batch.
+        exporter: String,
+        /// Of the batch.
+        batch: u64,
+        /// What became of it.
+        outcome: ExportOutcome,
+    },
     /// The answer to `HandOver`: names of the listeners, whose sockets come along in this order.
     Listeners {
         /// Names, as in the configuration.
         names: Vec<String>,
     },
+}
+
+/// Most bytes of records in a batch for an exporter: with what is around them it fits a packet.
+pub const MAX_EXPORT: usize = 40 * 1024;
+
+/// Audit records for an exporter that reaches out to a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportBatch {
+    /// Its name in the configuration.
+    pub exporter: String,
+    /// For the answer.
+    pub batch: u64,
+    /// One JSON object each.
+    pub records: Vec<String>,
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExportOutcome {
+    /// The receiver has it.
+    Delivered,
+    /// The receiver will not take it, whenever it is asked.
+    Rejected(String),
+    /// It is to be tried again.
+    Failed(String),
 }
 
 /// A refused request, for the audit log.
@@ -213,6 +252,11 @@ pub enum ToGateway {
         /// The session as it is now.
         session: SessionView,
     },
+    /// Limits of sessions changed with the configuration.
+    Relimited {
+        /// The sessions as they are now.
+        sessions: Vec<SessionView>,
+    },
     /// The session ends soon, within `warn_before`, as things stand.
     Warning {
         /// The session.
@@ -238,6 +282,8 @@ pub enum ToGateway {
         /// Why.
         reason: EndReason,
     },
+    /// Pass records on to the receiver that the configuration names. Answer: `Exported`.
+    Export(ExportBatch),
     /// Send the listeners (answer: `Listeners`) and stop accepting.
     HandOver,
     /// Serve what is there to its end, then exit.

@@ -10,9 +10,9 @@ mod message;
 mod transport;
 
 pub use message::{
-    BoundRole, EndCause, Kinship, Refusal, RefusedRequest, Request, SessionUsage, SessionView,
-    ToGateway, ToWarden,
+    BoundRole, EndCause, ExportBatch, ExportOutcome, Kinship, MAX_EXPORT, Refusal, RefusedRequest,
+    Request, SessionUsage, SessionView, ToGateway, ToWarden,
 };
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;
-pub use transport::{MAX_MESSAGE, Transport, receive_blocking};
+pub use transport::{MAX_MESSAGE, Transport, receive_blocking, send_blocking};

@@ -100,6 +100,13 @@ pub fn receive_blocking<M: DeserializeOwned>(
     })
 }
 
+/// Sends one message from a process that has no runtime.
+pub fn send_blocking<M: Serialize>(socket: impl AsFd, message: &M) -> io::Result<()> {
+    let bytes = encode(message)?;
+    rustix::net::send(socket, &bytes, rustix::net::SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
 fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
     let bytes = postcard::to_stdvec(message).map_err(invalid)?;
     if bytes.len() > MAX_MESSAGE {

@@ -6,19 +6,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
-    header::{HOST, TE},
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime::Runtime};
 
-use crate::warden::admin::{ApiError, BROKEN_LINES};
+use crate::warden::admin::ApiError;
 
 /// Longest wait for the head of an answer; the daemon gives up on itself earlier.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
@@ -89,17 +85,15 @@ impl Client {
 
     /// Hands `take` the lines of the answer as they come, whole ones, several at a time.
     ///
-    /// Returns the number of lines that the daemon could not read. An error of `take` ends the
-    /// exchange and is returned as it is.
+    /// An error of `take` ends the exchange and is returned as it is.
     pub(super) fn lines(
         &self,
         path: &str,
         mut take: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<()> {
         self.runtime.block_on(async {
             let answer = self.request(Method::GET, path, Bytes::new()).await?;
             let mut body = self.successful(answer).await?.into_body();
-            let mut broken_lines = 0;
             let mut partial = Vec::new();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|error| self.broken(error.into()))?;
@@ -109,12 +103,9 @@ impl Client {
                     let whole = border.map_or(0, |border| border + 1);
                     take(&partial[..whole])?;
                     partial.drain(..whole);
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    let value = trailers.get(BROKEN_LINES).context("a trailer is missing")?;
-                    broken_lines = value.to_str()?.parse()?;
                 }
             }
-            Ok(broken_lines)
+            Ok(())
         })
     }
 
@@ -135,7 +126,6 @@ impl Client {
             .method(method)
             .uri(path)
             .header(HOST, HeaderValue::from_static("enforcer"))
-            .header(TE, HeaderValue::from_static("trailers"))
             .body(Full::new(body))
             .map_err(|error| self.broken(error.into()))?;
         let exchange = async {
@@ -205,7 +195,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        audit::{Event, Record},
+        audit::{AuditLog, AuditSettings, DATABASE_NAME, Event, Record},
         clock::WallInstant,
         warden::admin::{
             AdminCommand, AdminServer, RevokeOutcome, RevokeRequest, Selector, SessionInfo,
@@ -217,7 +207,8 @@ mod tests {
         let settings = Settings {
             socket: folder.join("admin.sock"),
             group: None,
-            audit_log: folder.join("audit.jsonl"),
+            audit_log: folder.join(DATABASE_NAME),
+            history: folder.join("configurations"),
         };
         let (commands, core) = mpsc::channel(1);
         (AdminServer::start(settings, commands).unwrap(), core)
@@ -276,26 +267,26 @@ mod tests {
     }
 
     #[test]
-    fn lines_arrive_whole_and_with_the_number_of_broken_ones() {
+    fn lines_arrive_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = String::from("broken\n");
+        let log = AuditLog::open(AuditSettings::within(folder.path())).unwrap();
         for second in 0..20_000 {
             let record = Record::new(WallInstant::from_unix_seconds(second), Event::Violation);
-            log += &(serde_json::to_string(&record).unwrap() + "\n");
+            log.sink().write(record);
         }
-        std::fs::write(folder.path().join("audit.jsonl"), &log).unwrap();
+        let written = log.close().sequence;
+        assert!(written >= 20_000, "{written}");
         let (_server, _core) = server(folder.path());
         let client = Client::new(&folder.path().join("admin.sock")).unwrap();
-        let mut received = Vec::new();
-        let broken_lines = client
+        let mut received = 0;
+        client
             .lines("/v1/audit", |lines| {
                 assert!(lines.is_empty() || lines.ends_with(b"\n"));
-                received.extend_from_slice(lines);
+                received += lines.iter().filter(|byte| **byte == b'\n').count() as u64;
                 Ok(())
             })
             .unwrap();
-        assert_eq!(broken_lines, 1);
-        assert_eq!(received, log.as_bytes()["broken\n".len()..]);
+        assert_eq!(received, written);
 
         let left = client
             .lines("/v1/audit", |_| Err(io::ErrorKind::BrokenPipe.into()))

@@ -231,6 +231,7 @@ mod tests {
             Activity {
                 last_client_payload_at_ns: 650 * SECOND,
                 expired_at_ns: 950 * SECOND,
+                observed_at_ns: 0,
                 first_drop_at_ns: 0,
             },
         ));

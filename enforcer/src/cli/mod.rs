@@ -7,6 +7,7 @@ pub mod audit;
 pub mod connect;
 pub mod maps;
 pub mod policy;
+pub mod reload;
 pub mod sessions;
 pub mod status;
 pub mod unload;
@@ -29,8 +30,7 @@ pub use since::{InvalidSince, Since};
 pub use target::{AdminTarget, ConfigTarget};
 
 use crate::{
-    audit::{Event, Filter, Follow, LOG_NAME},
-    clock::{self, Now},
+    clock::Now,
     config::ConfigError,
     gateway,
     session::SessionId,
@@ -69,9 +69,9 @@ pub enum Command {
     Sessions(SessionsArgs),
     /// Show the pinned maps, decoded. Works when the daemon is dead.
     Maps(MapsArgs),
-    /// Read the audit log.
-    Audit(AuditArgs),
-    /// Show policies, templates and decisions.
+    /// Search, verify or export the audit log. Works when the daemon is dead.
+    Audit(Box<audit::AuditArgs>),
+    /// Show policies, templates and decisions; try limits out before they hold, and take them back.
     Policy(PolicyArgs),
     /// Reach a target through a gateway: the client's half of a tunnel.
     ///
@@ -81,6 +81,11 @@ pub enum Command {
     /// failure.
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(connect::ConnectArgs),
+    /// Apply the configuration to the running daemon, live sessions included.
+    ///
+    /// All or nothing. Exits with 64 after file, line and what to write instead if the file has to
+    /// be mended, with 1 if the daemon refuses it for another reason.
+    Reload(ReloadArgs),
     /// Stop the daemon and remove its programs, maps and limits from the kernel.
     ///
     /// All sessions are ended first, with their connections.
@@ -190,25 +195,16 @@ pub struct MapsArgs {
     pub json: bool,
 }
 
-/// Arguments of `audit`.
+/// Arguments of `reload`.
 #[derive(Debug, Args)]
-pub struct AuditArgs {
+pub struct ReloadArgs {
     /// Where the daemon is.
     #[command(flatten)]
     pub target: AdminTarget,
-    /// From here on: an instant (2026-01-31T12:00:00Z), or a duration back from now (15m).
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<Since>,
-    /// Only records of this subject.
-    #[arg(long)]
-    pub subject: Option<String>,
-    /// Only records of this event.
-    #[arg(long)]
-    pub event: Option<Event>,
-    /// Go on with new records as they come.
-    #[arg(long)]
-    pub follow: bool,
-    /// Print the records as they are, one JSON object a line.
+    /// Under which conditions.
+    #[command(flatten)]
+    pub conditions: reload::Conditions,
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -247,9 +243,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             Now::read(),
             args.json,
         ),
-        Command::Audit(args) => run_audit(args),
+        Command::Audit(args) => audit::run(*args),
         Command::Policy(args) => policy::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Reload(args) => {
+            let request = args.conditions.request(None);
+            reload::run(&args.target.reload_socket()?, &request, args.json)
+        }
         Command::Unload(args) => {
             let daemon = args.target.config.daemon()?;
             unload::run(&args.target.socket()?, || pins::remove(&daemon))
@@ -272,23 +272,6 @@ fn run_sessions(args: SessionsArgs) -> Result<ExitCode> {
             sessions::revoke(&socket, selector, reason, args.json)
         }
     }
-}
-
-fn run_audit(args: AuditArgs) -> Result<ExitCode> {
-    let filter = Filter {
-        since: args.since.map(|since| since.instant(clock::wall_now())),
-        subject: args.subject,
-        event: args.event,
-    };
-    let follow = if args.follow { Follow::Yes } else { Follow::No };
-    let log = args.target.config.daemon()?.state_dir.join(LOG_NAME);
-    audit::run(
-        &args.target.socket()?,
-        Some(&log),
-        filter,
-        follow,
-        args.json,
-    )
 }
 
 /// Prints what clap has to say: help and version as asked for, or what is wrong.
@@ -356,7 +339,11 @@ mod tests {
             "enforcer sessions revoke --all",
             "enforcer maps --json",
             "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
-            "enforcer audit --since 2026-01-31T12:00:00Z --config f.toml",
+            "enforcer audit --since 2026-01-31T12:00:00Z --until 5m --config f.toml",
+            "enforcer audit --address 192.0.2.0/24 --reason token_expired --format csv",
+            "enforcer audit --policy admin --session 0000000000000abc --limit 20",
+            "enforcer audit verify --heads h --public-key k --json --config f.toml",
+            "enforcer audit export --since 1h --output records.jsonl",
             "enforcer policy templates --json",
             "enforcer policy show --config f.toml",
             "enforcer policy show sensitive --config f.toml --json",
@@ -366,6 +353,11 @@ mod tests {
             "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
             "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
             "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
+            "enforcer reload --max-cut 10 --yes --config f.toml --json",
+            "enforcer policy simulate --config new.toml --json",
+            "enforcer policy history --show 3",
+            "enforcer policy replay --config new.toml --since 30d --json",
+            "enforcer policy rollback 3 --max-cut 0",
             "enforcer unload",
             "enforcer gateway",
         ] {
@@ -385,6 +377,8 @@ mod tests {
             "enforcer sessions revoke 0000000000000abc --all",
             "enforcer sessions revoke --subject alice --all",
             "enforcer audit --since yesterday",
+            "enforcer audit --address nowhere",
+            "enforcer audit --follow verify",
             "enforcer policy",
             "enforcer policy show",
             "enforcer policy explain --config f.toml --subject alice",

@@ -10,9 +10,15 @@ use super::{
     output::{print, print_json},
     text::{NOTHING, count, duration, or_nothing, printable, table},
 };
-use crate::warden::{
-    admin::{DaemonStatus, MapStatus, ProgramStatus, StatusReport, missing_parts},
-    store::StoreHealth,
+use crate::{
+    audit::ExporterHealth,
+    warden::{
+        admin::{
+            ConfigurationStatus, DaemonStatus, MapStatus, ProgramStatus, StatusReport,
+            missing_parts,
+        },
+        store::StoreHealth,
+    },
 };
 
 /// What is pinned and attached, as seen without a daemon.
@@ -115,9 +121,30 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
             &format!("pid {}, {state}, {sealed}", gateway.pid),
         ));
     }
+    lines.push(field(
+        "configuration",
+        &configuration(&daemon.configuration),
+    ));
     lines.push(field("store", &store(&daemon.store)));
     lines.push(field("audit log", &audit(daemon)));
+    for export in &daemon.exports {
+        lines.push(field("export", &exporter(export)));
+    }
     lines
+}
+
+fn configuration(configuration: &ConfigurationStatus) -> String {
+    let mut text = configuration.path.display().to_string();
+    if let Some(version) = configuration.version {
+        text += &format!(", version {version}");
+    }
+    if let Some(applied_at) = configuration.applied_at {
+        text += &format!(", applied {applied_at}");
+    }
+    if configuration.reloading {
+        text += ", another is being applied";
+    }
+    text
 }
 
 fn store(store: &StoreHealth) -> String {
@@ -140,6 +167,27 @@ fn audit(daemon: &DaemonStatus) -> String {
     }
     if let Some(error) = &audit.last_error {
         text += &format!(", {} wait: {error}", audit.queued);
+    }
+    text
+}
+
+fn exporter(export: &ExporterHealth) -> String {
+    let ExporterHealth {
+        name,
+        sequence,
+        delivered,
+        rejected,
+        missed,
+        last_error,
+    } = export;
+    let mut text = format!("{name}, {delivered} delivered, up to record {sequence}");
+    for (number, what) in [(rejected, "NOT TAKEN"), (missed, "MISSED")] {
+        if *number > 0 {
+            text += &format!(", {number} {what}");
+        }
+    }
+    if let Some(error) = last_error {
+        text += &format!(": {}", printable(error));
     }
     text
 }
@@ -189,6 +237,7 @@ mod tests {
     use super::*;
     use crate::{
         audit::AuditHealth,
+        clock::WallInstant,
         warden::admin::{GatewayState, GatewayStatus},
     };
 
@@ -264,10 +313,22 @@ mod tests {
                     ..StoreHealth::default()
                 },
                 audit: AuditHealth {
-                    path: "/var/lib/enforcer/audit.jsonl".into(),
+                    path: "/var/lib/enforcer/audit.db".into(),
                     written: 5,
                     lost: 3,
                     ..AuditHealth::default()
+                },
+                exports: vec![ExporterHealth {
+                    name: "siem".to_owned(),
+                    sequence: 4,
+                    delivered: 4,
+                    ..ExporterHealth::default()
+                }],
+                configuration: ConfigurationStatus {
+                    path: "/etc/enforcer/enforcer.toml".into(),
+                    version: Some(7),
+                    applied_at: Some(WallInstant::from_unix_seconds(0)),
+                    ..ConfigurationStatus::default()
                 },
             }),
         };
@@ -278,7 +339,8 @@ mod tests {
             "sessions     2 with 1 connection",
             "gateway      pid 11, serving, sealed",
             "store        /var/lib/enforcer/enforcer.db",
-            "audit log    /var/lib/enforcer/audit.jsonl, 5 written, 3 LOST",
+            "audit log    /var/lib/enforcer/audit.db, 5 written, 3 LOST",
+            "export       siem, 4 delivered, up to record 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

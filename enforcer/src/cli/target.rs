@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    config::{Config, Daemon},
+    audit::AuditSettings,
+    config::{Audit, Config, Daemon},
     warden::admin::socket_in,
 };
 
@@ -30,6 +31,21 @@ pub struct AdminTarget {
 }
 
 impl ConfigTarget {
+    /// How and where the configuration, or the default, keeps the audit log.
+    ///
+    /// # Errors
+    /// The configuration cannot be used.
+    pub fn audit(&self) -> Result<AuditSettings> {
+        Ok(match &self.config {
+            Some(path) => AuditSettings::of(&Config::load(path)?),
+            None => {
+                let daemon = Daemon::default();
+                let audit = Audit::within(&daemon.state_dir);
+                AuditSettings::new(&daemon, &audit)
+            }
+        })
+    }
+
     /// The section `[daemon]` of the configuration, or its defaults.
     ///
     /// # Errors
@@ -53,6 +69,19 @@ impl AdminTarget {
             Some(socket) => Ok(socket.clone()),
             None => Ok(socket_in(&self.config.daemon()?.runtime_dir)),
         }
+    }
+
+    /// The same by a configuration that may have to be mended, as long as it is TOML: what is wrong
+    /// with it is the daemon's to say, and to record.
+    ///
+    /// # Errors
+    /// The configuration is no TOML, or cannot be read.
+    pub fn reload_socket(&self) -> Result<PathBuf> {
+        self.socket().or_else(|error| {
+            let path = self.config.config.as_deref();
+            let runtime_dir = path.and_then(Config::runtime_dir_in);
+            runtime_dir.map(|folder| socket_in(&folder)).ok_or(error)
+        })
     }
 }
 

@@ -24,6 +24,7 @@ impl Default for Daemon {
             pre_authentication_timeout: Duration::from_secs(10),
             max_sessions: 65_536,
             max_connections: 131_072,
+            watch: false,
         }
     }
 }
@@ -66,6 +67,7 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: RawDaemon) -> Daemon {
             raw.max_connections,
             default.max_connections,
         ),
+        watch: raw.watch,
     }
 }
 

@@ -52,6 +52,8 @@ pub(super) enum Content {
     Keys(Box<JwtIssuer>),
     /// A password.
     Password,
+    /// What a client proves itself with: one line of text.
+    ClientSecret,
 }
 
 /// What is wrong with a file and what to do about it.
@@ -75,6 +77,7 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
     let checked = match &reference.content {
         Content::Certificates => certificates(path).map(drop),
         Content::PrivateKeyOf(certificate) => private_key(path, certificate),
+        Content::ClientSecret => client_secret(path),
         Content::Roots => roots(path).map(drop),
         Content::Password => password(path),
         Content::RevocationListOf(authorities) => revocation_lists(path, authorities),
@@ -155,6 +158,18 @@ fn password(path: &Path) -> Result<(), Fault> {
             reading_help(&error),
         )),
     }
+}
+
+fn client_secret(path: &Path) -> Result<(), Fault> {
+    let text = read(path)?;
+    let line = text.strip_suffix(b"\n").unwrap_or(&text);
+    if line.is_empty() || line.iter().any(u8::is_ascii_control) || !line.is_ascii() {
+        return Err(Fault::new(
+            "holds no secret on one line of ASCII",
+            "put the secret there that the issuer gave to this client",
+        ));
+    }
+    Ok(())
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, Fault> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Config, ConfigError, Listener, PolicySettings, Problem, assertion, daemon,
+    Config, ConfigError, Listener, PolicySettings, Problem, assertion, audit, daemon,
     draft::Draft,
     files::{self, FileReference},
     identity, listeners,
@@ -85,7 +85,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
+pub(super) fn invalid(path: &Path, mut problems: Vec<Problem>) -> ConfigError {
     problems.sort_by_key(|problem| problem.line);
     ConfigError::Invalid {
         path: path.to_owned(),
@@ -112,6 +112,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
             .collect(),
     };
     let daemon = daemon::convert(&mut draft, raw.daemon);
+    let audit = audit::convert(&mut draft, raw.audit, &daemon);
     let listeners = listeners::convert(&mut draft, raw.listeners);
     let tokens_wanted = listeners.is_empty() || listeners.values().any(Listener::takes_tokens);
     let identity = identity::convert(&mut draft, raw.identity, tokens_wanted);
@@ -130,6 +131,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
         daemon,
+        audit,
         listeners,
         identity,
         assertion,
@@ -145,7 +147,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
 }
 
 /// The absolute folder of the file at `path`.
-fn folder(path: &Path) -> PathBuf {
+pub(super) fn folder(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(PathBuf::new, Path::to_owned)
 }

@@ -4,17 +4,19 @@
 //! durations, names that refer to something refer to something that exists.
 
 mod assertion;
+mod audit;
 mod cookies;
 mod daemon;
+mod difference;
 mod draft;
 mod duration;
 mod error;
 mod files;
+mod fixed;
 mod identity;
 mod listeners;
 mod load;
 mod location;
-#[expect(dead_code, reason = "its first users follow")]
 mod outbound;
 mod policies;
 mod postgres;
@@ -33,10 +35,14 @@ use std::{
 };
 
 pub use assertion::Assertion;
+pub use difference::differences;
+pub(crate) use difference::route_name;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 pub(crate) use files::read_password;
+use http::Uri;
 use ipnet::IpNet;
+pub(crate) use outbound::parse as parse_outbound_url;
 pub use policies::{Origin, PolicySettings, Setting};
 
 use crate::policy::{Policy, Requirements};
@@ -46,6 +52,8 @@ use crate::policy::{Policy, Requirements};
 pub struct Config {
     /// `[daemon]`
     pub daemon: Daemon,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[listeners.NAME]`
     pub listeners: BTreeMap<String, Listener>,
     /// `[identity]`
@@ -83,6 +91,39 @@ pub struct Daemon {
     pub max_sessions: u32,
     /// Size of the connection maps; default 131,072.
     pub max_connections: u32,
+    /// Applies the file when it is changed; default false.
+    pub watch: bool,
+}
+
+/// How the audit log is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// Records that are older are removed; by default none for their age.
+    pub keep: Option<Duration>,
+    /// Bytes that its database may use; default 1 GiB.
+    pub max_size: u64,
+    /// Where signed heads are appended; default `audit.heads` in `state_dir`.
+    pub heads_file: PathBuf,
+    /// How often a head is signed, if there are new records; default 1 min.
+    pub heads_interval: Duration,
+    /// `[audit.exports.NAME]`: where records are passed on to.
+    pub exports: BTreeMap<String, Export>,
+}
+
+/// Where audit records are passed on to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Export {
+    /// A file of JSON lines.
+    JsonFile(PathBuf),
+    /// A datagram socket of this machine that takes syslog messages.
+    Syslog(PathBuf),
+    /// A collector of OpenTelemetry logs.
+    Otlp {
+        /// Where it takes them.
+        url: Uri,
+        /// How it is reached.
+        outbound: Outbound,
+    },
 }
 
 /// A listening socket.
@@ -198,12 +239,16 @@ pub struct ClientAuthority {
 pub struct Identity {
     /// `[[identity.jwt]]`
     pub jwt: Vec<JwtIssuer>,
+    /// `[[identity.introspection]]`
+    pub introspection: Vec<Introspection>,
 }
 
 impl Identity {
     /// The names of all issuers of tokens.
     pub fn issuers(&self) -> impl Iterator<Item = &str> {
-        self.jwt.iter().map(|issuer| issuer.issuer.as_str())
+        let jwt = self.jwt.iter().map(|issuer| issuer.issuer.as_str());
+        let asked = self.introspection.iter().map(|it| it.issuer.as_str());
+        jwt.chain(asked)
     }
 }
 
@@ -234,24 +279,105 @@ pub enum KeySource {
     PublicKeyFile(PathBuf),
     /// A shared secret: the file's bytes without a final line break, at least 32 of them.
     SecretFile(PathBuf),
+    /// What the issuer publishes.
+    Published(Box<PublishedKeys>),
 }
 
 impl KeySource {
-    /// The file.
-    pub fn path(&self) -> &Path {
+    /// The file, if it is one.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::JwksFile(path) | Self::PublicKeyFile(path) | Self::SecretFile(path) => path,
+            Self::JwksFile(path) | Self::PublicKeyFile(path) | Self::SecretFile(path) => Some(path),
+            Self::Published(_) => None,
         }
     }
 
-    /// The key that names the file in the configuration.
+    /// The key that names the source in the configuration.
     pub const fn key(&self) -> &'static str {
         match self {
             Self::JwksFile(_) => "jwks_file",
             Self::PublicKeyFile(_) => "public_key_file",
             Self::SecretFile(_) => "secret_file",
+            Self::Published(published) => match published.location {
+                KeyLocation::Jwks(_) => "jwks_url",
+                KeyLocation::Discovery(_) => "discovery",
+            },
         }
     }
+}
+
+/// Keys that are fetched from the issuer, again and again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishedKeys {
+    /// Where they are.
+    pub location: KeyLocation,
+    /// Longest time until they are fetched again; a shorter `max-age` of the answer shortens it.
+    /// Default 5 min.
+    pub refresh_interval: Duration,
+    /// How long they are used beyond that while the issuer cannot be asked; default 1 h.
+    pub stale_ttl: Duration,
+    /// How they are asked for.
+    pub outbound: Outbound,
+}
+
+/// Where an issuer publishes its keys.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyLocation {
+    /// `jwks_url`: a JWK set.
+    Jwks(Uri),
+    /// `discovery`: the issuer's configuration document (OpenID Connect Discovery), which names the
+    /// JWK set.
+    Discovery(Uri),
+}
+
+/// An issuer whose tokens are asked about (RFC 7662).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Introspection {
+    /// The issuer of its principals.
+    pub issuer: String,
+    /// Where its tokens are asked about.
+    pub endpoint: Uri,
+    /// One of these must be in `aud`; empty: `aud` is not looked at.
+    pub audience: Vec<String>,
+    /// What its opaque tokens start with; empty: anything.
+    pub token_prefix: String,
+    /// Who asks.
+    pub client: IntrospectionClient,
+    /// How long an active token is believed to be so; default 30 s, zero: it is asked about at
+    /// every request.
+    pub active_ttl: Duration,
+    /// How long an inactive one is; default 10 s.
+    pub inactive_ttl: Duration,
+    /// How long an active token is believed beyond `active_ttl` while nobody answers; default 1 min.
+    pub stale_ttl: Duration,
+    /// How often the token of a session with open connections is asked about; default 30 s.
+    pub recheck_interval: Duration,
+    /// Life of a token whose `exp` is not told, from when it was last found active; default 10 min.
+    pub default_token_lifetime: Duration,
+    /// Tolerance for `nbf` and `iat`; default 30 s.
+    pub leeway: Duration,
+    /// How the endpoint is asked.
+    pub outbound: Outbound,
+}
+
+/// How the gateway proves who it is to an introspection endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntrospectionClient {
+    /// `client_id`.
+    pub id: String,
+    /// The proof.
+    pub proof: ClientProof,
+}
+
+/// Methods of client authentication (RFC 6749, section 2.3.1; RFC 8705).
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientProof {
+    /// `client_secret_basic`: the secret in this file, in the `Authorization` field.
+    SecretBasic(PathBuf),
+    /// `client_secret_post`: the secret in this file, in the request's body.
+    SecretPost(PathBuf),
+    /// `tls_client_auth`: the certificate of `outbound`.
+    Tls,
 }
 
 /// How the gateway asks something of others over HTTP: `outbound = { .. }` of the section that says

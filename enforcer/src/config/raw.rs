@@ -19,6 +19,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) daemon: RawDaemon,
     #[serde(default)]
+    pub(super) audit: RawAudit,
+    #[serde(default)]
     pub(super) listeners: Named<RawListener>,
     #[serde(default)]
     pub(super) identity: RawIdentity,
@@ -41,6 +43,28 @@ pub(super) struct RawDaemon {
     pub(super) pre_authentication_timeout: Option<Spanned<RawDuration>>,
     pub(super) max_sessions: Option<Spanned<i64>>,
     pub(super) max_connections: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAudit {
+    pub(super) keep: Option<Spanned<RawDuration>>,
+    pub(super) max_size: Option<Spanned<String>>,
+    pub(super) heads_file: Option<PathBuf>,
+    pub(super) heads_interval: Option<Spanned<RawDuration>>,
+    #[serde(default)]
+    pub(super) exports: Named<RawExport>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawExport {
+    pub(super) json_file: Option<PathBuf>,
+    pub(super) syslog: Option<PathBuf>,
+    pub(super) otlp: Option<Spanned<String>>,
+    pub(super) outbound: Option<Spanned<RawOutbound>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,6 +102,8 @@ pub(super) struct RawServerTls {
 pub(super) struct RawIdentity {
     #[serde(default)]
     pub(super) jwt: Vec<Spanned<RawJwtIssuer>>,
+    #[serde(default)]
+    pub(super) introspection: Vec<Spanned<RawIntrospection>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,9 +114,33 @@ pub(super) struct RawJwtIssuer {
     pub(super) jwks_file: Option<Spanned<PathBuf>>,
     pub(super) public_key_file: Option<Spanned<PathBuf>>,
     pub(super) secret_file: Option<Spanned<PathBuf>>,
+    pub(super) jwks_url: Option<Spanned<String>>,
+    pub(super) discovery: Option<Spanned<bool>>,
+    pub(super) refresh_interval: Option<Spanned<RawDuration>>,
+    pub(super) stale_ttl: Option<Spanned<RawDuration>>,
+    pub(super) outbound: Option<Spanned<RawOutbound>>,
     pub(super) algorithms: Spanned<Vec<Spanned<String>>>,
     pub(super) certificate_bound: Option<bool>,
     pub(super) leeway: Option<Spanned<RawDuration>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawIntrospection {
+    pub(super) issuer: Spanned<String>,
+    pub(super) endpoint: Spanned<String>,
+    pub(super) audience: Option<Spanned<OneOrMany>>,
+    pub(super) token_prefix: Option<Spanned<String>>,
+    pub(super) client_id: Spanned<String>,
+    pub(super) client_authentication: Option<Spanned<String>>,
+    pub(super) client_secret_file: Option<Spanned<PathBuf>>,
+    pub(super) active_ttl: Option<Spanned<RawDuration>>,
+    pub(super) inactive_ttl: Option<Spanned<RawDuration>>,
+    pub(super) stale_ttl: Option<Spanned<RawDuration>>,
+    pub(super) recheck_interval: Option<Spanned<RawDuration>>,
+    pub(super) default_token_lifetime: Option<Spanned<RawDuration>>,
+    pub(super) leeway: Option<Spanned<RawDuration>>,
+    pub(super) outbound: Option<Spanned<RawOutbound>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

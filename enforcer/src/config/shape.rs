@@ -90,6 +90,8 @@ fn example(key: &str) -> Option<&'static str> {
         "issuer" => r#"issuer = "https://idp.example""#,
         "audience" => r#"audience = "api""#,
         "algorithms" => r#"algorithms = ["RS256"]"#,
+        "endpoint" => r#"endpoint = "https://idp.example/introspect""#,
+        "client_id" => r#"client_id = "enforcer""#,
         "listener" => r#"listener = "NAME" with the name of a listener"#,
         _ => return None,
     })

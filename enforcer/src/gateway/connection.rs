@@ -101,7 +101,7 @@ impl ConnectionContext {
                 let cause = cause.unwrap_or_default();
                 warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
             }
-            Blame::Client | Blame::Us => {
+            Blame::Client | Blame::Issuer | Blame::Us => {
                 debug!(code = verdict.code, client = %client.peer(), "refused: {rejection}");
                 let record =
                     rejection.record(client.peer(), &self.listener, client.cookie(), principal);

@@ -1,7 +1,7 @@
 //! The gateway's parsers, for the fuzz targets.
 
 use super::{
-    http::{head::HeadInspector, path::MatchPath},
+    http::{frames::FrameFollower, head::HeadInspector, path::MatchPath},
     postgres,
     proxy::incoming::HeaderReader,
     websocket::frame::{FrameScanner, Sender},
@@ -35,6 +35,17 @@ pub(crate) fn inspect_requests(stream: &[u8], piece: usize) {
         assert!(passable <= buffered.len());
         buffered.drain(..passable);
     }
+}
+
+/// The same frames are found, whatever the pieces.
+pub(crate) fn follow_frames(stream: &[u8], piece: usize) {
+    let (mut whole, mut in_pieces) = (Vec::new(), Vec::new());
+    FrameFollower::of_client().follow(stream, |head| whole.push(head));
+    let mut follower = FrameFollower::of_client();
+    for bytes in stream.chunks(piece) {
+        follower.follow(bytes, |head| in_pieces.push(head));
+    }
+    assert_eq!(whole, in_pieces);
 }
 
 /// No form of an accepted path has a segment that leads upwards.

@@ -13,7 +13,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,7 +24,10 @@ use tokio_seqpacket::UnixSeqpacketListener;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    channel::{BoundRole, Kinship, Refusal, Request, SessionUsage, ToGateway, ToWarden, Transport},
+    channel::{
+        BoundRole, ExportBatch, ExportOutcome, Kinship, Refusal, Request, SessionUsage, ToGateway,
+        ToWarden, Transport,
+    },
     clock::BootInstant,
     gateway::{
         sessions::{SessionHandle, SessionTable},
@@ -63,6 +66,8 @@ pub(crate) struct Link {
     lost: AtomicU64,
     orders: watch::Sender<Orders>,
     sessions: SessionTable,
+    /// To whoever passes audit records on.
+    exports: OnceLock<mpsc::Sender<ExportBatch>>,
 }
 
 #[derive(Debug)]
@@ -100,6 +105,7 @@ impl Link {
                 drain: false,
             }),
             sessions: SessionTable::default(),
+            exports: OnceLock::new(),
         });
         let driver = Driver {
             link: Arc::clone(&link),
@@ -273,10 +279,30 @@ impl Link {
             ToGateway::Refused { request, refusal } => {
                 self.answer(request, Answer::Refused(refusal));
             }
+            ToGateway::Export(batch) => self.export(batch),
             ToGateway::Drain => self.drain(),
             ToGateway::Start { .. } | ToGateway::HandOver => {}
             push => self.sessions.apply(&push),
         }
+    }
+
+    /// From now on audit records go there.
+    pub(crate) fn take_exports(&self, exports: mpsc::Sender<ExportBatch>) {
+        // There is one taker, at the start.
+        let _ = self.exports.set(exports);
+    }
+
+    fn export(&self, batch: ExportBatch) {
+        let full = match self.exports.get().map(|exports| exports.try_send(batch)) {
+            Some(Err(mpsc::error::TrySendError::Full(batch))) => batch,
+            // Without a taker nobody answers, and the warden tries again.
+            _ => return,
+        };
+        self.tell(ToWarden::Exported {
+            exporter: full.exporter,
+            batch: full.batch,
+            outcome: ExportOutcome::Failed("too many batches wait".to_owned()),
+        });
     }
 
     fn sweep(&self) {
@@ -344,7 +370,13 @@ impl Driver {
                     Some((ToGateway::HandOver, _)) => {
                         hand_over(&self.link, transport, &mut self.listeners).await?
                     }
-                    Some((message, _)) => self.link.receive(message),
+                    Some((message, _)) => {
+                        if matches!(message, ToGateway::Drain) {
+                            // What is not accepted here any more is another gateway's, or nobody's.
+                            self.listeners.clear();
+                        }
+                        self.link.receive(message);
+                    }
                 }
             }
         };

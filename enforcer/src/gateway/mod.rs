@@ -26,12 +26,13 @@ mod assertion;
 mod binding;
 mod client_certificate;
 mod connection;
+mod export;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gate;
 mod http;
+mod identity;
 mod link;
-#[cfg_attr(not(test), expect(dead_code, reason = "its first users follow"))]
 mod outbound;
 mod postgres;
 mod proxy;
@@ -71,6 +72,7 @@ use self::{
     accept::{Front, Served},
     assertion::Assertions,
     http::route::RouteTable,
+    identity::Identifier,
     link::Link,
     postgres::{CancelKeys, PostgresService},
     start::Started,
@@ -78,7 +80,7 @@ use self::{
     tunnel::Tunnels,
     upstream::Upstream,
 };
-use crate::{authn::Authenticator, channel::Transport, clock::boot_now, policy::PolicySet};
+use crate::{channel::Transport, clock::boot_now, policy::PolicySet};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -88,7 +90,7 @@ const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// What the connections share.
 struct Gateway {
     link: Arc<Link>,
-    authenticator: Authenticator,
+    identifier: Identifier,
     assertions: Option<Assertions>,
     routes: RouteTable,
     policies: PolicySet,
@@ -131,7 +133,9 @@ pub fn run() -> anyhow::Result<()> {
     // (an orphaned process group, setpgid(2)), and Ctrl-C meant for the warden.
     rustix::process::setsid().context("cannot leave the warden's session")?;
     let started = start::receive()?;
-    seal::seal(&started.user).context("cannot seal the gateway")?;
+    seal::seal(&started.user)
+        .context("cannot seal the gateway")
+        .inspect_err(|error| start::give_up(&started.channel, error))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -180,7 +184,7 @@ impl Server {
         let (link, driver) = Link::new(handover, sockets);
         let gateway = Arc::new(Gateway {
             link: Arc::clone(&link),
-            authenticator: started.authenticator,
+            identifier: started.identifier,
             assertions: started.assertions,
             routes: started.routes,
             policies: started.policies,
@@ -189,6 +193,7 @@ impl Server {
             cancel_keys: CancelKeys::default(),
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
+        gateway.identifier.start(&link);
         let (sender, finished) = mpsc::channel(1);
         let work = Work { _finished: sender };
         for served in listeners {
@@ -196,6 +201,7 @@ impl Server {
         }
         tokio::spawn(sweep_pools(gateway));
         tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
+        started.collectors.serve(&link);
         tokio::spawn(driver.run(channel));
         Ok(Self { link, finished })
     }

@@ -64,6 +64,10 @@ pub(crate) enum Rejection {
     MissingToken,
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error("the keys of the issuer `{0}` are not known at present")]
+    KeysUnavailable(String),
+    #[error("the issuer `{0}` cannot be asked about the token at present")]
+    IntrospectionUnavailable(String),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error("{0}")]
@@ -111,6 +115,7 @@ pub(crate) enum Rejection {
 pub(crate) enum Blame {
     Client,
     Upstream,
+    Issuer,
     Us,
 }
 
@@ -137,7 +142,7 @@ const fn verdict(status: StatusCode, code: &'static str, blame: Blame) -> Verdic
 impl Rejection {
     /// The table.
     pub(crate) fn verdict(&self) -> Verdict {
-        use Blame::{Client, Upstream, Us};
+        use Blame::{Client, Issuer, Upstream, Us};
         use StatusCode as S;
         let open = match self {
             Self::Tls(_) => verdict(S::BAD_REQUEST, "tls_failed", Client),
@@ -172,6 +177,10 @@ impl Rejection {
             Self::SeveralTokens => verdict(S::BAD_REQUEST, "invalid_request", Client),
             Self::MissingToken => verdict(S::UNAUTHORIZED, "missing_token", Client),
             Self::Token(error) => verdict(S::UNAUTHORIZED, error.code(), Client),
+            Self::KeysUnavailable(_) => verdict(S::SERVICE_UNAVAILABLE, "keys_unavailable", Issuer),
+            Self::IntrospectionUnavailable(_) => {
+                verdict(S::SERVICE_UNAVAILABLE, "introspection_unavailable", Issuer)
+            }
             Self::Confirmation(error, _) => verdict(S::UNAUTHORIZED, error.code(), Client),
             Self::Certificate(error) => verdict(S::FORBIDDEN, error.code(), Client),
             Self::Refused(Refusal::SessionEnded(_)) => {

@@ -242,6 +242,13 @@ impl SessionTable {
                     entry.change(session.clone());
                 }
             }
+            ToGateway::Relimited { sessions } => {
+                for session in sessions {
+                    if let Some(entry) = entries.get(&session.id) {
+                        entry.change(session.clone());
+                    }
+                }
+            }
             ToGateway::Warning {
                 session,
                 reason,
@@ -295,6 +302,7 @@ impl SessionTable {
 
 impl Entry {
     fn change(&self, view: SessionView) {
+        self.activity.set_interval(view.idle_timeout);
         self.state.send_modify(|state| {
             // An answer that was overtaken must not bring a session back.
             if !matches!(state.phase, Phase::Ended(_)) {
@@ -304,6 +312,7 @@ impl Entry {
     }
 
     fn update(&self, view: SessionView) {
+        self.activity.set_interval(view.idle_timeout);
         self.state.send_if_modified(|state| {
             let changed = state.view != view;
             state.view = view;

@@ -19,13 +19,19 @@ use std::{
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    authn::{Authenticator, Identified, confirmation::confirm},
+    authn::{Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
-    clock::{WallInstant, boot_now, wall_now},
+    clock::{Now, WallInstant, boot_now, wall_now},
     config::{CertificateName, RequestIdentity},
     gateway::{
-        binding::Binding, client_certificate::ClientCertificate, connection::ConnectionContext,
-        link::Link, rejection::Rejection, sessions::SessionHandle, socket::Socket,
+        binding::Binding,
+        client_certificate::ClientCertificate,
+        connection::ConnectionContext,
+        identity::{Asked, Identifier, Recognized},
+        link::Link,
+        rejection::Rejection,
+        sessions::SessionHandle,
+        socket::Socket,
     },
     policy::{self, Claims, Denied, Permit, PolicySet, Purpose},
     session::{Credential, Principal, SessionId},
@@ -179,40 +185,31 @@ impl Client {
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     identified: Identified,
+    /// By the word of the token's issuer, if it had to be asked.
+    asked: Option<Asked>,
 }
 
 impl Authenticated {
     /// By what the listener takes for identity: the bearer token that the request carries, or the
     /// client's certificate.
-    pub(crate) fn by_request(
+    pub(crate) async fn by_request(
         connection: &ConnectionContext,
         token: Option<&str>,
-        now: WallInstant,
+        now: Now,
     ) -> Result<Self, Rejection> {
         let client = &connection.client;
-        let authenticator = &connection.gateway.authenticator;
+        let identifier = &connection.gateway.identifier;
         match (connection.identity, token) {
-            (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now),
+            (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now.wall),
             (RequestIdentity::TokenOrCertificate(name), None) if client.certificate.is_some() => {
-                Self::by_certificate(client, name, now)
+                Self::by_certificate(client, name, now.wall)
             }
             (_, Some(token)) => {
-                let identified = authenticator.validate(token, now)?;
-                Self { identified }.held_to(authenticator, client, now)
+                let Recognized { identified, asked } = identifier.identify(token, now).await?;
+                Self { identified, asked }.held_to(identifier, client, now.wall)
             }
             (_, None) => Err(Rejection::MissingToken),
         }
-    }
-
-    /// By a token that comes by itself.
-    pub(crate) fn by_bare_token(
-        authenticator: &Authenticator,
-        client: &Client,
-        token: &str,
-        now: WallInstant,
-    ) -> Result<Self, Rejection> {
-        let identified = authenticator.validate(token, now)?;
-        Self { identified }.held_to(authenticator, client, now)
     }
 
     /// By the key that a connection was given to cancel its queries with: whoever has it speaks for
@@ -228,7 +225,10 @@ impl Authenticated {
             credential: credential.into(),
             ..connection.identified.clone()
         };
-        Self { identified }
+        Self {
+            identified,
+            asked: None,
+        }
     }
 
     /// By the client's certificate, which the handshake has verified.
@@ -241,13 +241,16 @@ impl Authenticated {
         let certificate =
             certificate.ok_or(Rejection::Internal("a client without a certificate"))?;
         let identified = certificate.identify(name, now)?;
-        Ok(Self { identified })
+        Ok(Self {
+            identified,
+            asked: None,
+        })
     }
 
     /// A token is good only with the certificate that it is bound to, and no longer than that.
     fn held_to(
         self,
-        authenticator: &Authenticator,
+        identifier: &Identifier,
         client: &Client,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
@@ -255,14 +258,14 @@ impl Authenticated {
         confirm(
             &self.identified.claims,
             certificate.map(ClientCertificate::thumbprint),
-            authenticator.binds_certificates(&self.principal().issuer),
+            identifier.binds_certificates(&self.principal().issuer),
         )
         .map_err(|error| Rejection::Confirmation(error, self.principal().clone()))?;
         let identified = match certificate {
             Some(certificate) => certificate.beside(self.identified, now)?,
             None => self.identified,
         };
-        Ok(Self { identified })
+        Ok(Self { identified, ..self })
     }
 
     pub(crate) fn principal(&self) -> &Principal {
@@ -280,6 +283,7 @@ impl Authenticated {
         let permit = policies.decide(&self.request(purpose, client, now))?;
         Ok(Permitted {
             identified: self.identified,
+            asked: self.asked,
             permit,
         })
     }
@@ -301,6 +305,7 @@ impl Authenticated {
 #[derive(Debug)]
 pub(crate) struct Permitted {
     identified: Identified,
+    asked: Option<Asked>,
     permit: Permit,
 }
 
@@ -324,17 +329,24 @@ pub(crate) struct Bound {
 impl Bound {
     /// Asks the warden for what is not established yet.
     pub(crate) async fn establish(
-        link: &Link,
+        link: &Arc<Link>,
         client: &Client,
         permitted: Permitted,
     ) -> Result<Self, Rejection> {
-        let Permitted { identified, permit } = permitted;
+        let Permitted {
+            identified,
+            asked,
+            permit,
+        } = permitted;
         let policies = &permit.policies;
         let credential = &identified.credential;
         let session = match client.unbound().await {
             Ok(_opening) => open(link, client, credential, policies).await?,
             Err(binding) => join(link, client, *binding, credential, policies).await?,
         };
+        if let Some(asked) = asked {
+            asked.follow(link, &session);
+        }
         Ok(Self {
             session,
             identified,
@@ -346,7 +358,7 @@ impl Bound {
     /// Finds the credential's session if there is one already, and opens none. The policies that
     /// its claims match apply from then on.
     pub(crate) async fn find(
-        link: &Link,
+        link: &Arc<Link>,
         client: &Client,
         policies: &PolicySet,
         authenticated: Authenticated,
@@ -354,7 +366,7 @@ impl Bound {
     ) -> Result<(Self, SessionUsage), Rejection> {
         let request = authenticated.request(Purpose::Endpoint, client, wall_now());
         let matching = policies.names(&request);
-        let identified = authenticated.identified;
+        let Authenticated { identified, asked } = authenticated;
         let credential = &identified.credential;
         let _opening = match client.unbound().await {
             Ok(opening) => Some(opening),
@@ -366,6 +378,9 @@ impl Bound {
         };
         let (session, usage) = link.find(client, credential, kinship).await?;
         client.bind(&session, credential);
+        if let Some(asked) = asked {
+            asked.follow(link, &session);
+        }
         let applied = session.state().view.policies;
         if !matching.iter().all(|policy| applied.contains(policy)) {
             link.open(client, credential, &matching).await?;

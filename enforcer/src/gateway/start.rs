@@ -12,13 +12,15 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    authn::{Authenticator, KeyError, signing::SigningKeyFault},
-    channel::{ToGateway, receive_blocking},
+    authn::signing::SigningKeyFault,
+    channel::{ToGateway, ToWarden, receive_blocking, send_blocking},
     config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
         assertion::Assertions,
+        export::Collectors,
         http::{http2, path::PathError, route::RouteTable},
+        identity::{Identifier, IdentityError},
         postgres::{self, Login, PostgresService},
         revoked::{self, RevocationListError},
         tcp::TcpService,
@@ -53,7 +55,7 @@ pub(crate) enum StartError {
     #[error("no route starts at listener `{0}`")]
     NoRoute(String),
     #[error("identity")]
-    Identity(#[from] KeyError),
+    Identity(#[from] IdentityError),
     #[error("client certificates")]
     Revocation(#[from] RevocationListError),
     #[error("assertion")]
@@ -62,19 +64,22 @@ pub(crate) enum StartError {
     Routes(#[from] PathError),
     #[error("the password of the route from `{0}`")]
     Password(String, #[source] io::Error),
+    #[error("audit export `{0}`")]
+    Export(String, #[source] UpstreamTlsError),
     #[error("the upstream of the route from `{0}`")]
     Upstream(String, #[source] UpstreamTlsError),
 }
 
 /// Everything that serving needs.
 pub(crate) struct Started {
+    pub(crate) collectors: Collectors,
     pub(crate) channel: OwnedFd,
     pub(crate) handover: OwnedFd,
     pub(crate) listeners: Vec<StartedListener>,
     /// To serve as.
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
-    pub(crate) authenticator: Authenticator,
+    pub(crate) identifier: Identifier,
     pub(crate) assertions: Option<Assertions>,
     /// What clients' authorities have revoked.
     pub(crate) revoked: Vec<CertificateId>,
@@ -105,7 +110,22 @@ pub(crate) fn receive() -> Result<Started, StartError> {
     let Some((ToGateway::Start { config_path, names }, fds, channel)) = received else {
         return Err(StartError::NotStarted);
     };
+    let warden = channel.try_clone().map_err(StartError::Channel)?;
     load(config_path, names, fds, channel)
+        .inspect_err(|error| give_up(&warden, &anyhow::anyhow!("{}", with_causes(error))))
+}
+
+/// Tells the warden why this gateway cannot start.
+pub(crate) fn give_up(warden: &OwnedFd, error: &anyhow::Error) {
+    let reason = format!("{error:#}");
+    if let Err(error) = send_blocking(warden, &ToWarden::CannotStart { reason }) {
+        tracing::error!("the warden cannot be told: {error}");
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Loads what a start message names.
@@ -145,11 +165,14 @@ pub(crate) fn load(
                 .map_err(|error| StartError::Password(route.listener.clone(), error))?,
         });
     }
+    let collectors = Collectors::load(&config, &mut roots)
+        .map_err(|(name, error)| StartError::Export(name, error))?;
     Ok(Started {
         channel,
+        collectors,
         handover,
         listeners,
-        authenticator: Authenticator::load(&config.identity)?,
+        identifier: Identifier::load(&config.identity, &mut roots)?,
         assertions: config
             .assertion
             .as_ref()

@@ -18,16 +18,20 @@ use crate::{channel::ToWarden, clock::BootInstant, gateway::link::Link, session:
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
+fn interval(idle_timeout: Option<Duration>) -> Duration {
+    idle_timeout.map_or(INTERVAL, |timeout| INTERVAL.min(timeout / 4))
+}
+
 /// Activity of one session.
 #[derive(Debug)]
 pub(crate) struct Activity {
     session: SessionId,
-    interval: Duration,
     noted: Mutex<Noted>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Noted {
+    interval: Duration,
     latest: Option<BootInstant>,
     /// An interval is running, ..
     holding: bool,
@@ -40,9 +44,18 @@ impl Activity {
     pub(crate) fn new(session: SessionId, idle_timeout: Option<Duration>) -> Self {
         Self {
             session,
-            interval: idle_timeout.map_or(INTERVAL, |timeout| INTERVAL.min(timeout / 4)),
-            noted: Mutex::default(),
+            noted: Mutex::new(Noted {
+                interval: interval(idle_timeout),
+                latest: None,
+                holding: false,
+                unsent: false,
+            }),
         }
+    }
+
+    /// The idle timeout is another from now on.
+    pub(crate) fn set_interval(&self, idle_timeout: Option<Duration>) {
+        self.noted().interval = interval(idle_timeout);
     }
 
     /// The client did something.
@@ -52,7 +65,8 @@ impl Activity {
             let (activity, link) = (Arc::clone(self), Arc::clone(link));
             tokio::spawn(async move {
                 loop {
-                    tokio::time::sleep(activity.interval).await;
+                    let interval = activity.noted().interval;
+                    tokio::time::sleep(interval).await;
                     match activity.take() {
                         Some(latest) => link.tell(activity.touch(latest)),
                         None => return,
@@ -81,6 +95,7 @@ impl Activity {
             latest: Some(now),
             holding: true,
             unsent: !first,
+            ..*noted
         };
         first
     }

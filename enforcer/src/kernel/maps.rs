@@ -181,11 +181,6 @@ impl Maps {
         let _ = self.activity.remove(&id);
     }
 
-    /// Clears the latch of a session that is only observed.
-    pub fn clear_activity(&mut self, id: u64) {
-        let _ = self.activity.insert(id, Activity::default(), 0);
-    }
-
     /// Binds a socket that isn't bound yet.
     pub fn bind(&mut self, cookie: u64, binding: Binding) -> Result<(), WriteError> {
         write(&mut self.bindings, cookie, binding, BPF_NOEXIST)

@@ -6,11 +6,13 @@
 //! - [`maps`](self::maps): typed access to the maps;
 //! - [`events`](self::events): the ring buffer; [`log`](self::log): the programs' own log lines;
 //! - [`reset`](self::reset): `SOCK_DESTROY`;
+//! - [`file_watch`](self::file_watch): a file that is written anew or replaced;
 //! - [`timer`](self::timer): the alarm on `CLOCK_BOOTTIME` and the watch for steps of the wall clock.
 
 pub mod attach;
 pub mod cgroup;
 pub mod events;
+pub mod file_watch;
 pub mod log;
 pub mod maps;
 pub mod probe;

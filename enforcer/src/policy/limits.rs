@@ -137,7 +137,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The strictest value of each limit.
+    /// The strictest value of each limit. Where modes differ see [`Applied`](super::Applied).
     pub fn strictest(&self, other: &Self) -> Self {
         Self {
             max_session: self.max_session.min(other.max_session),

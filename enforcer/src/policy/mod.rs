@@ -10,12 +10,14 @@
 //!                      Terms            the strictest value of each limit, and the end of hours
 //! ```
 
+mod applied;
 mod claims;
 mod explain;
 mod hours;
 mod index;
 mod limits;
 mod matching;
+pub mod replay;
 mod requirements;
 mod set;
 mod templates;
@@ -24,6 +26,7 @@ mod terms;
 #[cfg(test)]
 pub(crate) use limits::tests::plain;
 
+pub use applied::Applied;
 pub use claims::{ClaimConditions, ClaimValue, Claims};
 pub use explain::{Because, Explanation, PolicyOutcome};
 pub use hours::{BadHours, BadWindow, Hours, Window, time_zone};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Limits, Mode, Policy};
+use super::{Applied, Mode, Policy};
 use crate::clock::WallInstant;
 
 /// The terms of a session.
@@ -10,9 +10,10 @@ use crate::clock::WallInstant;
 pub struct Terms {
     /// Names of the policies.
     pub policies: Vec<String>,
-    /// The strictest value of each limit.
-    pub limits: Limits,
-    /// When the first of their hours end; where it is outside of some, not after `now`.
+    /// The strictest value of each limit: in force, and only observed.
+    pub applied: Applied,
+    /// When the first of their hours end; where it is outside of some, not after `now`. Hours of
+    /// policies that are only observed beside enforced ones bind nothing.
     pub hours_end_at: Option<WallInstant>,
 }
 
@@ -23,27 +24,32 @@ impl Terms {
         policies: &BTreeMap<String, Policy>,
         now: WallInstant,
     ) -> Option<Self> {
-        let mut limits: Option<Limits> = None;
-        let mut hours_end_at: Option<WallInstant> = None;
-        for name in names {
-            let policy = policies.get(name)?;
-            limits = Some(match limits {
-                Some(limits) => limits.strictest(&policy.limits),
-                None => policy.limits.clone(),
-            });
-            let Some(hours) = &policy.hours else {
-                continue;
-            };
-            let end = match hours.open_until(now) {
-                None if policy.limits.mode == Mode::Observe => continue,
-                until => until.unwrap_or(now),
-            };
-            hours_end_at = Some(hours_end_at.map_or(end, |at| at.min(end)));
-        }
+        let known = names.iter().all(|name| policies.contains_key(name));
+        known.then(|| Self::of_known(names, policies, now))?
+    }
+
+    /// The same for a session that lives already. A policy that is no longer configured leaves the
+    /// others, and stays noted in case it comes back; `None` if none is left.
+    pub fn of_known(
+        names: &[String],
+        policies: &BTreeMap<String, Policy>,
+        now: WallInstant,
+    ) -> Option<Self> {
+        let known: Vec<_> = names.iter().filter_map(|name| policies.get(name)).collect();
+        let applied = Applied::of(known.iter().map(|policy| &policy.limits))?;
+        let mode = applied.limits.mode;
+        let in_force = known.iter().filter(|policy| policy.limits.mode == mode);
+        let ends = in_force.filter_map(|policy| {
+            let until = policy.hours.as_ref()?.open_until(now);
+            match (until, mode) {
+                (None, Mode::Observe) => None,
+                (until, _) => Some(until.unwrap_or(now)),
+            }
+        });
         Some(Self {
             policies: names.to_vec(),
-            limits: limits?,
-            hours_end_at,
+            hours_end_at: ends.min(),
+            applied,
         })
     }
 

@@ -119,6 +119,13 @@ impl SessionKey {
         Self::digest(b"token", &[token])
     }
 
+    /// The key of an opaque token that names neither; its issuer alone says whose it is.
+    pub fn from_opaque_token(principal: &Principal, token: &str) -> Self {
+        let Principal { issuer, subject } = principal;
+        let parts = [issuer.as_bytes(), subject.as_bytes(), token.as_bytes()];
+        Self::digest(b"opaque", &parts)
+    }
+
     /// The key of a client's certificate: `signed` is the part of it that the signature covers.
     pub fn from_certificate(signed: &[u8]) -> Self {
         let Self(mut digest) = Self::digest(b"certificate", &[signed]);
@@ -288,6 +295,8 @@ pub enum EndReason {
     TokenInactive,
     /// Its issuer could not be asked about its token for too long.
     TokenUnconfirmed,
+    /// A changed configuration left it no time.
+    Policy,
     /// The maps knew it and the store did not.
     Unknown,
 }
@@ -318,6 +327,7 @@ impl EndReason {
             Self::KeyWithdrawn => "key_withdrawn",
             Self::TokenInactive => "token_inactive",
             Self::TokenUnconfirmed => "token_unconfirmed",
+            Self::Policy => "policy",
             Self::Unknown => "unknown",
         }
     }

@@ -5,7 +5,7 @@
 //!   credential --> Alive ----------------> Warned ----------------> Leaving --------> over
 //!                   ^  ^                      |                        |
 //!                   |  +------ touch, renew --+------------------------+
-//!                   +-- join: stricter limits, never a later end
+//!                   +-- join: stricter limits, never a later end; relimited: other policies
 //! ```
 //!
 //! The limit is the earlier of the deadline and the idle limit. Nothing leaves `over`: the caller
@@ -15,7 +15,7 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     clock::{BootInstant, Now, WallInstant},
-    policy::{ActivityKind, Limits, Terms},
+    policy::{ActivityKind, Applied, Limits, Mode, Terms},
 };
 
 use super::{
@@ -54,6 +54,8 @@ pub enum Step {
     Warn(Limit),
     /// Say farewell.
     Farewell(Limit),
+    /// Record that it has met a limit which is only observed; said once.
+    Observe(Limit),
     /// It is over.
     End(Limit),
 }
@@ -115,8 +117,10 @@ pub struct Session {
     pub voucher: Option<Voucher>,
     /// The client's certificate beside that credential.
     pub certificate: Option<CertificateId>,
-    /// The strictest of the policies' limits.
+    /// The policies' limits that are in force.
     pub limits: Limits,
+    /// Limits of its policies that are only observed, beside enforced ones.
+    pub observed: Option<Limits>,
     /// The policies that apply.
     pub policies: Vec<String>,
     /// Where its first connection came from; unknown of a session that an earlier version stored.
@@ -124,10 +128,14 @@ pub struct Session {
     deadline: Limit,
     /// When the hours end that it was opened or joined within.
     hours_end: Option<HoursEnd>,
+    /// Latest `exp` of its credentials, translated once.
+    token_end: BootInstant,
     /// Start plus `max_session`, translated once: no renewal moves the end past it.
     latest_end: BootInstant,
     last_activity: BootInstant,
     phase: Phase,
+    /// What is only observed has been met and told.
+    observed_met: bool,
 }
 
 /// The end of hours, translated once: no step of the wall clock moves it to a later instant.
@@ -169,7 +177,7 @@ impl Session {
         if credential.good_until() <= now.wall {
             return Err(Refused::Expired);
         }
-        if session.deadline.at <= now.boot {
+        if session.deadline.at <= now.boot && session.limits.mode == Mode::Enforce {
             return Err(Refused::TooOld);
         }
         Ok(session)
@@ -183,11 +191,13 @@ impl Session {
         first_address: Option<IpAddr>,
         now: Now,
     ) -> Self {
+        let Applied { limits, observed } = terms.applied.clone();
         let started_at = credential
             .authenticated_at
             .map_or(now.wall, |at| at.min(now.wall));
-        let latest_end = now.boot_at(started_at.saturating_add(terms.limits.max_session));
+        let latest_end = now.boot_at(started_at.saturating_add(limits.max_session));
         let hours_end = terms.hours_end_at.map(|at| HoursEnd::new(at, now));
+        let token_end = now.boot_at(credential.good_until());
         Self {
             id,
             principal: credential.principal.clone(),
@@ -201,14 +211,17 @@ impl Session {
             token_expires_at: credential.good_until(),
             voucher: voucher(credential, now),
             certificate: credential.certificate.map(|shown| shown.id),
-            limits: terms.limits.clone(),
+            limits,
+            observed,
             policies: terms.policies.clone(),
             first_address,
-            deadline: deadline(credential.good_until(), latest_end, hours_end, now),
+            deadline: deadline(token_end, latest_end, hours_end),
+            token_end,
             hours_end,
             latest_end,
             last_activity: now.boot,
             phase: Phase::Alive,
+            observed_met: false,
         }
     }
 
@@ -277,12 +290,32 @@ impl Session {
 
     /// When it ends if nothing more is heard of the client; `None` without an idle timeout.
     pub fn idle_at(&self, payload: Option<BootInstant>) -> Option<BootInstant> {
-        let idle_timeout = self.limits.idle_timeout?;
+        self.idle_under(&self.limits, payload)
+    }
+
+    fn idle_under(&self, limits: &Limits, payload: Option<BootInstant>) -> Option<BootInstant> {
+        let idle_timeout = limits.idle_timeout?;
         let mut base = self.last_activity;
-        if self.limits.activity == ActivityKind::Payload {
+        if limits.activity == ActivityKind::Payload {
             base = base.max(payload.unwrap_or(base));
         }
         Some(base.saturating_add(idle_timeout))
+    }
+
+    /// When it meets what is only observed, while that has not been told.
+    fn observed_limit(&self, payload: Option<BootInstant>) -> Option<Limit> {
+        let observed = self.observed.as_ref().filter(|_| !self.observed_met)?;
+        let end = Limit {
+            at: self.moved_end(observed.max_session),
+            reason: EndReason::Deadline,
+        };
+        Some(match self.idle_under(observed, payload) {
+            Some(at) if at < end.at => Limit {
+                at,
+                reason: EndReason::Idle,
+            },
+            _ => end,
+        })
     }
 
     /// What is to be done now; moves the phase accordingly.
@@ -294,25 +327,33 @@ impl Session {
         let warn_at = limit
             .at
             .saturating_sub(self.lead(limit, self.limits.warn_before));
+        let observed = self.observed_limit(payload);
+        if let Some(met) = observed.filter(|observed| now >= observed.at) {
+            self.observed_met = true;
+            return Step::Observe(met);
+        }
+        let wait = |until: BootInstant| {
+            Step::Wait(observed.map_or(until, |observed| until.min(observed.at)))
+        };
         if now >= limit.at {
             return Step::End(limit);
         }
         if now >= farewell_at {
             if self.phase == Phase::Leaving {
-                return Step::Wait(limit.at);
+                return wait(limit.at);
             }
             self.phase = Phase::Leaving;
             return Step::Farewell(limit);
         }
         if now >= warn_at {
             if self.phase == Phase::Warned {
-                return Step::Wait(farewell_at);
+                return wait(farewell_at);
             }
             self.phase = Phase::Warned;
             return Step::Warn(limit);
         }
         self.phase = Phase::Alive;
-        Step::Wait(warn_at.min(farewell_at))
+        wait(warn_at.min(farewell_at))
     }
 
     /// The client did something.
@@ -328,20 +369,20 @@ impl Session {
         if terms.are_outside_hours(now.wall) {
             return Err(Refused::OutsideHours);
         }
-        let limits = self.limits.strictest(&terms.limits);
-        let end = now.boot_at(self.started_at.saturating_add(limits.max_session));
-        let latest_end = self.latest_end.min(end);
         let joining = terms.hours_end_at.map(|at| HoursEnd::new(at, now));
-        let hours_end = HoursEnd::earlier(self.hours_end, joining);
-        let moved = deadline(self.token_expires_at, latest_end, hours_end, now);
-        let joined = Self {
-            deadline: self.earlier(moved),
-            latest_end,
-            hours_end,
-            limits,
-            ..self.clone()
+        let both = self.applied().and(&terms.applied);
+        // Limits that were only observed until now bind nothing.
+        let joined = if self.limits.mode == both.limits.mode {
+            let hours_end = HoursEnd::earlier(self.hours_end, joining);
+            let joined = self.under(&both, hours_end, now);
+            Self {
+                deadline: self.earlier(joined.deadline),
+                ..joined
+            }
+        } else {
+            self.under(&both, joining, now)
         };
-        if now.boot >= joined.limit(None).at {
+        if now.boot >= joined.limit(None).at && joined.limits.mode == Mode::Enforce {
             return Err(Refused::TooOld);
         }
         *self = joined;
@@ -383,7 +424,8 @@ impl Session {
             self.token_expires_at = good_until;
             self.certificate = credential.certificate.map(|shown| shown.id);
             self.voucher = voucher(credential, now);
-            self.deadline = deadline(self.token_expires_at, self.latest_end, self.hours_end, now);
+            self.token_end = now.boot_at(good_until);
+            self.deadline = deadline(self.token_end, self.latest_end, self.hours_end);
         }
         Ok(())
     }
@@ -419,6 +461,58 @@ impl Session {
         }
     }
 
+    /// What its policies mean for it.
+    pub fn applied(&self) -> Applied {
+        Applied {
+            limits: self.limits.clone(),
+            observed: self.observed.clone(),
+        }
+    }
+
+    /// The session under other limits, as a changed configuration has them: its end is where they
+    /// put it, be that later. A wall clock that was set back is not made up for.
+    #[must_use]
+    pub fn relimited(&self, terms: &Terms, now: Now) -> Self {
+        let hours_end = if terms.hours_end_at == self.hours_end_at() {
+            self.hours_end
+        } else {
+            terms.hours_end_at.map(|at| HoursEnd::new(at, now))
+        };
+        Self {
+            phase: Phase::Alive,
+            ..self.under(&terms.applied, hours_end, now)
+        }
+    }
+
+    fn under(&self, applied: &Applied, hours_end: Option<HoursEnd>, now: Now) -> Self {
+        let Applied { limits, observed } = applied.clone();
+        let latest_end = if limits.max_session == self.limits.max_session {
+            self.latest_end
+        } else {
+            let claimed = now.boot_at(self.started_at.saturating_add(limits.max_session));
+            self.moved_end(limits.max_session).min(claimed)
+        };
+        Self {
+            deadline: deadline(self.token_end, latest_end, hours_end),
+            hours_end,
+            latest_end,
+            observed_met: self.observed_met && observed == self.observed,
+            limits,
+            observed,
+            ..self.clone()
+        }
+    }
+
+    /// The latest end, were this `max_session`.
+    fn moved_end(&self, max_session: Duration) -> BootInstant {
+        let present = self.limits.max_session;
+        if max_session >= present {
+            self.latest_end.saturating_add(max_session - present)
+        } else {
+            self.latest_end.saturating_sub(present - max_session)
+        }
+    }
+
     /// The wall clock was set: limits that come from it move, but only to an earlier instant.
     /// `hours_end_at` is when the hours of its policies end by the clock as it is now.
     pub fn wall_clock_stepped(&mut self, hours_end_at: Option<WallInstant>, now: Now) {
@@ -426,7 +520,8 @@ impl Session {
         self.latest_end = self.latest_end.min(end);
         let hours_end = hours_end_at.map(|at| HoursEnd::new(at, now));
         self.hours_end = HoursEnd::earlier(self.hours_end, hours_end);
-        let moved = deadline(self.token_expires_at, self.latest_end, self.hours_end, now);
+        self.token_end = self.token_end.min(now.boot_at(self.token_expires_at));
+        let moved = deadline(self.token_end, self.latest_end, self.hours_end);
         self.deadline = self.earlier(moved);
     }
 
@@ -456,12 +551,7 @@ fn voucher(credential: &Credential, now: Now) -> Option<Voucher> {
 }
 
 /// The earliest of the end of the token, the latest end of the session and the end of hours.
-fn deadline(
-    token_expires_at: WallInstant,
-    latest_end: BootInstant,
-    hours_end: Option<HoursEnd>,
-    now: Now,
-) -> Limit {
+fn deadline(token_end: BootInstant, latest_end: BootInstant, hours_end: Option<HoursEnd>) -> Limit {
     let mut deadline = Limit {
         at: latest_end,
         reason: EndReason::Deadline,
@@ -472,7 +562,6 @@ fn deadline(
             reason: EndReason::Hours,
         };
     }
-    let token_end = now.boot_at(token_expires_at);
     if token_end < deadline.at {
         deadline = Limit {
             at: token_end,

@@ -6,15 +6,17 @@ use enforcer_abi::{ABI_VERSION, map_name};
 
 use super::{
     admin::{
-        AdminCommand, ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, Reply,
-        RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState, StatusReport,
-        map_statuses, missing_parts, program_statuses,
+        AdminCommand, ConfigurationStatus, ConnectionInfo, DaemonStatus, GatewayState,
+        GatewayStatus, Reply, RevokeOutcome, Selector, SessionDetail, SessionInfo, SessionState,
+        StatusReport, map_statuses, missing_parts, program_statuses,
     },
     book::Live,
     core::{Core, payload_instant},
+    reload::{Order, Origin},
     store::StoreHealth,
 };
 use crate::{
+    audit::ExporterHealth,
     clock::{BootInstant, Now},
     kernel::{
         attach,
@@ -41,6 +43,8 @@ pub enum Asked {
     Done,
     /// Remove everything and stop, then answer.
     Unload(AdminCommand),
+    /// Look at another configuration.
+    Configuration(Order),
 }
 
 impl Core {
@@ -62,6 +66,24 @@ impl Core {
                 let by = format!("revoked by user {}", peer.uid);
                 let detail = reason.map_or(by.clone(), |reason| format!("{by}: {reason}"));
                 self.revoke(&selector, &detail, reply, now);
+            }
+            AdminCommand::Reload {
+                request,
+                peer,
+                reply,
+            } => {
+                let origin = match request.version {
+                    Some(_) => Origin::Rollback(peer.uid),
+                    None => Origin::Reload(peer.uid),
+                };
+                return Asked::Configuration(Order::Apply {
+                    origin,
+                    request,
+                    reply: Some(reply),
+                });
+            }
+            AdminCommand::Simulate { request, reply } => {
+                return Asked::Configuration(Order::Simulate { request, reply });
             }
             command @ AdminCommand::Unload { .. } => return Asked::Unload(command),
         }
@@ -114,6 +136,10 @@ impl Core {
                 .as_ref()
                 .map(|error| format!("the audit log cannot be written: {error}")),
         );
+        problems.extend(audit.upkeep_error.clone());
+        let exports = self.exports.health();
+        problems.extend(exports.iter().filter_map(export_problem));
+        problems.extend(configuration_problems(&self.configuration));
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
@@ -137,6 +163,8 @@ impl Core {
                 gateways,
                 store: self.store.health(),
                 audit,
+                exports,
+                configuration: self.configuration.clone(),
             }),
         }
     }
@@ -221,6 +249,26 @@ impl Core {
             connections,
         }
     }
+}
+
+fn export_problem(exporter: &ExporterHealth) -> Option<String> {
+    let ExporterHealth {
+        name, last_error, ..
+    } = exporter;
+    let error = last_error.as_ref()?;
+    Some(format!("audit export {name} does not deliver: {error}"))
+}
+
+fn configuration_problems(configuration: &ConfigurationStatus) -> Vec<String> {
+    let refused = configuration.refused.as_ref().map(|refused| {
+        let reason = refused.refused.message.replace('\n', " ");
+        format!("the last configuration was refused: {reason}")
+    });
+    let history = configuration
+        .history_error
+        .as_ref()
+        .map(|error| format!("the configuration is not in the history: {error}"));
+    refused.into_iter().chain(history).collect()
 }
 
 fn store_problem(store: &StoreHealth) -> Option<String> {

@@ -2,12 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use enforcer_abi::Connection;
 
-use super::store::EndedKey;
+use super::{pauses::Pauses, store::EndedKey};
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
@@ -25,6 +25,10 @@ pub struct Live {
     pub legs: BTreeMap<u64, Leg>,
     /// Only observed, and its limit has been met and recorded.
     pub observed: bool,
+    /// The end that it was last announced for.
+    pub warned_for: Option<WallInstant>,
+    /// How long its client has paused.
+    pub pauses: Pauses,
 }
 
 impl Live {
@@ -40,9 +44,6 @@ impl Live {
 pub struct Leg {
     /// What it is to the session.
     pub role: BoundRole,
-    /// Where a client's comes from, as its proxy announced it if there is one; unknown of what was
-    /// there before the warden, and of upstreams.
-    pub client: Option<IpAddr>,
     /// Its ends and times.
     pub connection: Connection,
     /// The client behind the proxy at its other end, as far as this warden knows.
@@ -148,6 +149,11 @@ impl Book {
     /// All live sessions.
     pub fn iter(&self) -> impl Iterator<Item = &Live> {
         self.live.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.live.len()
     }
 
     /// The ids of all live sessions.

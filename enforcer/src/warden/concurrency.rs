@@ -61,7 +61,10 @@ impl Core {
             return Err(Refusal::Unavailable);
         };
         let most = joined.limits.max_connections;
-        let elsewhere = |leg: &Leg| leg.client.is_some_and(|it| !joined.takes_address(it));
+        let elsewhere = |leg: &Leg| {
+            let client = client_address(&leg.connection, leg.proxied_client);
+            !joined.takes_address(client)
+        };
         let spread = live.clients().any(elsewhere);
         let too_many = most.is_some_and(|most| live.clients().count() > most as usize);
         if spread {

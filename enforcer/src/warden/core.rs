@@ -4,26 +4,34 @@
 //! of them: a session is in the map before a socket is bound to it, and both before the gateway
 //! hears of it; at the end the map comes first, then the resets, then the words.
 
-use std::{collections::BTreeMap, collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use enforcer_abi as abi;
 
 use super::{
+    admin::ConfigurationStatus,
     book::{Book, Live},
     ending::{Ending, Over},
+    exports::Exports,
     gateways::Gateways,
     listing::Listings,
     queue::DeadlineQueue,
+    reload::weigh::Regime,
     store::{StoreHandle, StoredSession},
 };
 use crate::{
     audit::{AuditSink, Event, Record},
     channel::{SessionView, ToGateway},
-    clock::{self, BootInstant, Now},
+    clock::{self, BootInstant, Now, WallInstant},
     kernel::{maps::Maps, reset::Resetter},
     policy::{ActivityKind, Mode, Policy, Terms},
-    session::{EndReason, Session, SessionId, Step},
+    session::{EndReason, Limit, Session, SessionId, Step},
 };
+
+const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// What the alarm may ring for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +48,6 @@ pub enum Due {
 pub struct Core {
     pub(super) policies: BTreeMap<String, Policy>,
     pub(super) pre_authentication_timeout: Duration,
-    pub(super) boot_id: String,
     pub(super) maps: Maps,
     pub(super) resetter: Resetter,
     pub(super) audit: AuditSink,
@@ -55,8 +62,14 @@ pub struct Core {
     /// Sockets that could not be reset: dropped meanwhile, and tried again.
     pub(super) stuck: HashMap<u64, abi::Connection>,
     pub(super) listings: Listings,
+    pub(super) exports: Exports,
     pub(super) losses: abi::Stats,
     pub(super) purged_at: BootInstant,
+    /// Issuers that an applied configuration has left out: nobody is let in on their word, whatever
+    /// an old gateway says.
+    pub(super) retired_issuers: BTreeSet<String>,
+    /// What the daemon runs with, for its status.
+    pub(super) configuration: ConfigurationStatus,
 }
 
 /// What a core is made of.
@@ -65,8 +78,6 @@ pub struct Parts {
     pub policies: BTreeMap<String, Policy>,
     /// How long an accepted connection may stay without a session.
     pub pre_authentication_timeout: Duration,
-    /// `/proc/sys/kernel/random/boot_id`.
-    pub boot_id: String,
     /// The pinned maps.
     pub maps: Maps,
     /// Ends sockets.
@@ -84,7 +95,6 @@ impl Core {
         Self {
             policies: parts.policies,
             pre_authentication_timeout: parts.pre_authentication_timeout,
-            boot_id: parts.boot_id,
             maps: parts.maps,
             resetter: parts.resetter,
             audit: parts.audit,
@@ -97,8 +107,11 @@ impl Core {
             ending: HashMap::new(),
             stuck: HashMap::new(),
             listings: Listings::default(),
+            exports: Exports::default(),
             losses,
             purged_at: BootInstant::from_nanos(0),
+            retired_issuers: BTreeSet::new(),
+            configuration: ConfigurationStatus::default(),
         }
     }
 
@@ -114,7 +127,7 @@ impl Core {
             match due {
                 Due::Session(id) => over.extend(self.advance(id, now)),
                 Due::PreAuthentication(cookie) => self.end_unauthenticated(cookie, now),
-                Due::EndRecord(id) => self.write_end_record(id),
+                Due::EndRecord(id) => self.write_end_record(id, now),
             }
         }
         self.cut(over, now);
@@ -130,15 +143,20 @@ impl Core {
             Step::Wait(until) => self.queue.set(Due::Session(id), until),
             Step::Warn(limit) => {
                 let deadline = live.session.wall_limit(limit.at, now);
+                let recorded = live.warned_for.replace(deadline);
                 self.gateways.broadcast(ToGateway::Warning {
                     session: id,
                     reason: limit.reason,
                     limit: limit.at,
                 });
-                let mut record = self.session_record(Event::SessionWarned, id, now);
-                record.deadline = Some(deadline);
-                record.reason = Some(limit.reason.as_str().into());
-                self.audit.write(record);
+                // An earlier warden may have.
+                if !recorded.is_some_and(|recorded| is_same_end(recorded, deadline)) {
+                    let mut record = self.session_record(Event::SessionWarned, id, now);
+                    record.deadline = Some(deadline);
+                    record.reason = Some(limit.reason.as_str().into());
+                    self.audit.write(record);
+                    self.save(id, now);
+                }
                 return self.advance(id, now);
             }
             Step::Farewell(limit) => {
@@ -149,6 +167,10 @@ impl Core {
                         limit: limit.at,
                     });
                 }
+                return self.advance(id, now);
+            }
+            Step::Observe(limit) => {
+                self.record_observed(id, limit, now);
                 return self.advance(id, now);
             }
             Step::End(limit) => match live.session.limits.mode {
@@ -167,16 +189,12 @@ impl Core {
 
     /// A session that is only observed has met its limit: recorded once, and forgotten when its
     /// last connection is gone.
-    fn observe_end(&mut self, id: SessionId, limit: crate::session::Limit, now: Now) {
+    fn observe_end(&mut self, id: SessionId, limit: Limit, now: Now) {
         let Some(live) = self.book.get_mut(id) else {
             return;
         };
         if !std::mem::replace(&mut live.observed, true) {
-            let deadline = live.session.wall_limit(limit.at, now);
-            let mut record = self.session_record(Event::SessionObserved, id, now);
-            record.reason = Some(limit.reason.as_str().into());
-            record.deadline = Some(deadline);
-            self.audit.write(record);
+            self.record_observed(id, limit, now);
         }
         if self.book.get(id).is_some_and(|live| live.legs.is_empty()) {
             // Its keys are refused nothing: that would be more than to observe.
@@ -190,6 +208,13 @@ impl Core {
         }
     }
 
+    fn record_observed(&self, id: SessionId, limit: Limit, now: Now) {
+        let mut record = self.session_record(Event::SessionObserved, id, now);
+        record.reason = Some(limit.reason.as_str().into());
+        record.deadline = Some(now.wall_at(limit.at));
+        self.audit.write(record);
+    }
+
     /// The wall clock was set.
     pub fn on_wall_clock_step(&mut self, now: Now) {
         for id in self.book.ids() {
@@ -197,7 +222,7 @@ impl Core {
                 continue;
             };
             let before = live.session.deadline();
-            let terms = Terms::of(&live.session.policies, &self.policies, now.wall);
+            let terms = Terms::of_known(&live.session.policies, &self.policies, now.wall);
             let hours_end_at = terms.and_then(|terms| terms.hours_end_at);
             live.session.wall_clock_stepped(hours_end_at, now);
             if live.session.deadline() == before {
@@ -222,28 +247,57 @@ impl Core {
     /// other, never half.
     pub(super) fn publish_limits(&mut self, id: SessionId) -> Result<(), EndReason> {
         let published = self.maps.session(id.as_u64()).unwrap_or_default();
+        self.publish_over(id, published)
+    }
+
+    /// The same, where what is in the map is known.
+    pub(super) fn publish_over(
+        &mut self,
+        id: SessionId,
+        published: abi::Session,
+    ) -> Result<(), EndReason> {
         let Some(live) = self.book.get(id) else {
             return Err(EndReason::Unknown);
         };
         let value = kernel_session(&live.session, self.policy_id(&live.session));
-        let observed = live.session.limits.mode == Mode::Observe;
         if self.maps.set_session(id.as_u64(), value).is_err() {
             return Err(EndReason::Unknown);
         }
         let activity = self.activity(id);
         let old_limit = abi::session_limit(&published, &activity);
         let written_at = clock::boot_now();
-        let late = written_at.as_nanos() >= old_limit.at_ns || activity.expired_at_ns != 0;
-        if late && !observed {
+        let observed = published.mode == abi::Mode::Observe.code();
+        let late = written_at.as_nanos() >= old_limit.at_ns && !observed;
+        if late || activity.expired_at_ns != 0 {
             return Err(end_reason(
                 old_limit.reason,
                 &self.book.get(id).expect("looked up above").session,
             ));
         }
-        if observed && activity.expired_at_ns != 0 {
-            self.maps.clear_activity(id.as_u64());
-        }
         Ok(())
+    }
+
+    /// What is configured is this from now on. Live sessions come under it one by one.
+    pub(super) fn adopt(
+        &mut self,
+        regime: &Regime,
+        issuers: &BTreeSet<String>,
+        pre_authentication_timeout: Duration,
+    ) {
+        self.policies.clone_from(&regime.policies);
+        self.retired_issuers
+            .extend(regime.retired_issuers.iter().cloned());
+        self.retired_issuers
+            .retain(|issuer| !issuers.contains(issuer));
+        self.pre_authentication_timeout = pre_authentication_timeout;
+        let control = abi::Control {
+            pre_authentication_timeout_ns: u64::try_from(pre_authentication_timeout.as_nanos())
+                .unwrap_or(u64::MAX),
+            ..self.maps.control()
+        };
+        if let Err(error) = self.maps.set_control(control) {
+            tracing::error!("pre_authentication_timeout stays as it was: {error}");
+        }
     }
 
     /// Sets the instant at which the session is looked at next.
@@ -311,18 +365,22 @@ impl Core {
             started_at: session.started_at,
             opened_at: live.opened_at,
             deadline: session.wall_limit(session.deadline().at, now),
-            boot_deadline: session.deadline().at,
-            boot_id: self.boot_id.clone(),
             token_expires_at: session.token_expires_at,
             signing_key: session.voucher.map(|voucher| voucher.key),
             certificate: session.certificate,
             policies: session.policies.clone(),
             hours_end_at: session.hours_end_at(),
             first_address: session.first_address,
-            idle_timeout: session.limits.idle_timeout,
             last_activity: now.wall_at(session.last_activity()),
+            warned_for: live.warned_for,
         });
     }
+}
+
+/// Whether two ends are one: translated between clocks that were read at different times, it differs
+/// a little.
+fn is_same_end(a: WallInstant, b: WallInstant) -> bool {
+    a.max(b).saturating_duration_since(a.min(b)) < CLOCK_TOLERANCE
 }
 
 /// The client's last payload, if there was any.

@@ -29,6 +29,8 @@ pub struct Ending {
     open: BTreeMap<u64, Option<SocketAddr>>,
     last_payload_at: Option<BootInstant>,
     dropped_packets: u64,
+    /// Sockets on which payload passed at the limit or after.
+    passed_late: u64,
 }
 
 /// A session that is over.
@@ -48,16 +50,22 @@ impl Ending {
         if connection.last_payload_at_ns != 0 {
             let at = BootInstant::from_nanos(connection.last_payload_at_ns);
             self.last_payload_at = self.last_payload_at.max(Some(at));
+            self.passed_late += u64::from(at >= self.limit);
         }
         self.dropped_packets += connection.dropped_packets;
         self.open.remove(&cookie);
         self.open.is_empty()
     }
 
-    fn into_record(self) -> Record {
+    /// What the kernel noted of the session's sockets is the proof that the cut was one: for each,
+    /// when it last let payload pass. Sockets that have not closed yet have not been heard.
+    fn into_record(self, now: Now) -> Record {
         let mut record = self.record;
         record.dropped_packets = Some(self.dropped_packets);
+        record.payload_after_deadline = Some(self.passed_late);
+        record.sockets_unheard = Some(self.open.len() as u64);
         if let Some(last) = self.last_payload_at {
+            record.last_payload_at = Some(now.wall_at(last));
             record.lateness_us = Some(micros(last.saturating_duration_since(self.limit)));
             if last < self.limit {
                 record.last_payload_before_deadline_us =
@@ -84,19 +92,22 @@ impl Core {
     ) -> usize {
         let legs = |id: &SessionId| self.book.get(*id).map_or(0, |live| live.legs.len());
         let connections = ids.iter().map(legs).sum();
-        let limit = Limit {
-            at: now.boot,
-            reason,
-        };
-        let mut over = Vec::with_capacity(ids.len());
         for id in ids {
             self.revoke_in_map(*id);
-            over.push(Over {
+        }
+        // Read after the writes: a packet that is judged from here on finds the session revoked.
+        let limit = Limit {
+            at: clock::boot_now(),
+            reason,
+        };
+        let over = ids
+            .iter()
+            .map(|id| Over {
                 id: *id,
                 limit,
                 detail: detail.map(str::to_owned),
-            });
-        }
+            })
+            .collect();
         self.cut(over, now);
         connections
     }
@@ -162,7 +173,7 @@ impl Core {
     fn conclude(&mut self, over: Over, reset: &HashSet<u64>, reset_at: BootInstant, now: Now) {
         let Over { id, limit, detail } = over;
         let record = self.session_record(Event::SessionEnded, id, now);
-        let Some(live) = self.book.end(id, limit.reason, now.wall) else {
+        let Some(mut live) = self.book.end(id, limit.reason, now.wall) else {
             return;
         };
         self.queue.remove(Due::Session(id));
@@ -179,9 +190,11 @@ impl Core {
 
         let mut record = record;
         record.detail = detail;
+        record.idle_gaps = Some(live.pauses.take(&live.session, limit.at));
         record.reason = Some(limit.reason.as_str().into());
         record.deadline = Some(live.session.wall_limit(limit.at, now));
         record.duration_ms = Some(millis(now.wall.saturating_duration_since(live.opened_at)));
+        record.sockets = Some(live.legs.len() as u64);
         record.sockets_reset = Some(
             live.legs
                 .keys()
@@ -202,9 +215,10 @@ impl Core {
                 .collect(),
             last_payload_at: None,
             dropped_packets: 0,
+            passed_late: 0,
         };
         if ending.open.is_empty() {
-            self.audit.write(ending.into_record());
+            self.audit.write(ending.into_record(now));
         } else {
             self.queue.set(
                 Due::EndRecord(id),
@@ -215,10 +229,10 @@ impl Core {
     }
 
     /// Writes the record of an ended session with the counters that are there.
-    pub(super) fn write_end_record(&mut self, id: SessionId) {
+    pub(super) fn write_end_record(&mut self, id: SessionId, now: Now) {
         if let Some(ending) = self.ending.remove(&id) {
             self.queue.remove(Due::EndRecord(id));
-            self.audit.write(ending.into_record());
+            self.audit.write(ending.into_record(now));
         }
     }
 
@@ -243,7 +257,7 @@ impl Core {
 
         if let Some(ending) = self.ending.get_mut(&id) {
             if ending.closed(cookie, connection) {
-                self.write_end_record(id);
+                self.write_end_record(id, now);
             }
         } else if let Some(live) = self.book.get_mut(id) {
             live.legs.remove(&cookie);

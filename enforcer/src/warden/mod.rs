@@ -4,8 +4,8 @@
 //!  alarm, wall clock, ring buffer, gateways, admin API, signals
 //!        |  one loop on one thread (`run`)
 //!        v
-//!  core: requests, finding, withdrawing, observed, ending, recovery --> maps, SOCK_DESTROY
-//!        |  answers, listing                                      --> gateways' outboxes
+//!  core: requests, finding, withdrawing, observed, relimit, ending, recovery --> maps, SOCK_DESTROY
+//!        |  answers, listing                                               --> gateways' outboxes
 //!        +--> audit and store, each a thread of its own, never waited for
 //! ```
 
@@ -15,14 +15,18 @@ mod book;
 mod concurrency;
 mod core;
 mod ending;
+mod exports;
 mod finding;
 mod gateways;
 mod listeners;
 mod listing;
 mod observed;
+mod pauses;
 mod processes;
 mod queue;
 mod recovery;
+mod relimit;
+pub mod reload;
 mod requests;
 mod run;
 pub mod store;

@@ -26,7 +26,7 @@ use super::{
     listeners::Listeners,
 };
 use crate::{
-    channel::{ToGateway, ToWarden, Transport},
+    channel::{ExportBatch, ToGateway, ToWarden, Transport},
     clock::BootInstant,
     kernel::cgroup::DaemonCgroup,
 };
@@ -50,6 +50,8 @@ pub enum Incoming {
     Gone(GatewayId),
     /// It is time to try again.
     StartGateway,
+    /// Audit records are to go to a network.
+    Export(ExportBatch),
 }
 
 /// What gateways are started from.
@@ -185,6 +187,28 @@ impl Processes {
         gateways: &mut Gateways,
         now: BootInstant,
     ) -> anyhow::Result<GatewayId> {
+        let (path, text) = (self.config_path.clone(), self.config_text.clone());
+        let id = self.launch(&path, &text, listeners, gateways)?;
+        self.current = Some((id, now));
+        Ok(id)
+    }
+
+    /// A gateway that was launched becomes the one that new connections go to, and its
+    /// configuration the one of those that follow it.
+    pub fn promote(&mut self, id: GatewayId, path: &Path, text: &str, now: BootInstant) {
+        path.clone_into(&mut self.config_path);
+        text.clone_into(&mut self.config_text);
+        self.current = Some((id, now));
+    }
+
+    /// Starts a gateway with this configuration.
+    pub fn launch(
+        &mut self,
+        config_path: &Path,
+        config_text: &str,
+        listeners: &Listeners,
+        gateways: &mut Gateways,
+    ) -> anyhow::Result<GatewayId> {
         let id = GatewayId(self.next_id);
         self.next_id += 1;
         let (ours, theirs) = net::socketpair(
@@ -208,7 +232,7 @@ impl Processes {
         self.cgroup.child(&id.to_string())?.admit(pid)?;
 
         let (names, copies) = listeners.duplicate()?;
-        let mut fds = vec![self.config_memfd()?, self.handover_socket(id)?];
+        let mut fds = vec![config_memfd(config_text)?, self.handover_socket(id)?];
         fds.extend(copies);
         self.connect(
             id,
@@ -218,11 +242,10 @@ impl Processes {
             gateways,
         );
         let start = ToGateway::Start {
-            config_path: self.config_path.clone(),
+            config_path: config_path.to_owned(),
             names,
         };
         gateways.send_with_fds(id, start, fds);
-        self.current = Some((id, now));
         Ok(id)
     }
 
@@ -314,14 +337,14 @@ impl Processes {
         net::listen(&socket, 4)?;
         Ok(socket)
     }
+}
 
-    fn config_memfd(&self) -> io::Result<OwnedFd> {
-        let memfd = rustix::fs::memfd_create("enforcer-config", MemfdFlags::CLOEXEC)?;
-        let mut file = fs::File::from(memfd);
-        file.write_all(self.config_text.as_bytes())?;
-        io::Seek::rewind(&mut file)?;
-        Ok(file.into())
-    }
+fn config_memfd(text: &str) -> io::Result<OwnedFd> {
+    let memfd = rustix::fs::memfd_create("enforcer-config", MemfdFlags::CLOEXEC)?;
+    let mut file = fs::File::from(memfd);
+    file.write_all(text.as_bytes())?;
+    io::Seek::rewind(&mut file)?;
+    Ok(file.into())
 }
 
 fn seqpacket(flags: SocketFlags) -> io::Result<OwnedFd> {

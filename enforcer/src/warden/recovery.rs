@@ -11,6 +11,7 @@ use super::{
     book::{Leg, Live},
     core::{Core, kernel_session, payload_instant},
     ending::Over,
+    pauses::Pauses,
     store::{Snapshot, StoredSession},
 };
 use crate::{
@@ -91,6 +92,8 @@ impl Core {
             opened_at: stored.opened_at,
             legs: BTreeMap::new(),
             observed: false,
+            warned_for: stored.warned_for,
+            pauses: Pauses::new(now.boot_at(stored.opened_at), now.boot),
         });
         None
     }
@@ -132,19 +135,12 @@ impl Core {
         })
     }
 
-    /// What the policies that applied make of it. A policy that the configuration no longer has
-    /// leaves the others; if none is left the session can't go on. Hours that ended meanwhile end
-    /// it, also if others have begun.
+    /// What the policies that applied make of it. Hours that ended meanwhile end it, also if others
+    /// have begun.
     fn terms_of(&self, stored: &StoredSession, now: Now) -> Option<Terms> {
-        let names = stored.policies.iter();
-        let known: Vec<_> = names
-            .filter(|name| self.policies.contains_key(*name))
-            .cloned()
-            .collect();
-        let terms = Terms::of(&known, &self.policies, now.wall)?;
+        let terms = Terms::of_known(&stored.policies, &self.policies, now.wall)?;
         let ends = [terms.hours_end_at, stored.hours_end_at];
         Some(Terms {
-            policies: stored.policies.clone(),
             hours_end_at: ends.into_iter().flatten().min(),
             ..terms
         })
@@ -169,7 +165,6 @@ impl Core {
             if let Some(live) = self.book.get_mut(id) {
                 let leg = Leg {
                     role,
-                    client: None,
                     connection,
                     proxied_client: None,
                 };

@@ -11,6 +11,7 @@ use super::{
     core::{Core, Due, kernel_session},
     ending::describe,
     gateways::GatewayId,
+    pauses::Pauses,
 };
 use crate::{
     audit::{Event, Record},
@@ -102,8 +103,13 @@ impl Core {
             ToWarden::ObservedRequest(observed) => {
                 return self.record_request(Event::RequestObserved, observed, now);
             }
+            ToWarden::Exported {
+                exporter,
+                batch,
+                outcome,
+            } => return self.exports.heard(&exporter, batch, outcome),
             // Answers that the supervisor waits for, not the core.
-            ToWarden::Ready | ToWarden::Listeners { .. } => return,
+            ToWarden::Ready | ToWarden::CannotStart { .. } | ToWarden::Listeners { .. } => return,
         };
         self.gateways.send(
             from,
@@ -129,6 +135,9 @@ impl Core {
         announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<SessionView, Refusal> {
+        if self.retired_issuers.contains(&credential.principal.issuer) {
+            return Err(Refusal::SessionEnded(EndReason::Policy));
+        }
         let terms = Terms::of(policies, &self.policies, now.wall).ok_or(Refusal::UnknownPolicy)?;
         if let Some(reason) = self.book.ended(&credential.key, now.wall) {
             return Err(Refusal::SessionEnded(reason));
@@ -174,6 +183,8 @@ impl Core {
             opened_at: now.wall,
             legs: std::collections::BTreeMap::new(),
             observed: false,
+            warned_for: None,
+            pauses: Pauses::new(now.boot, now.boot),
         });
         self.reschedule(id, now);
         self.save(id, now);
@@ -267,11 +278,8 @@ impl Core {
         let Some(connection) = self.bindable(cookie, role, Some(id), now)? else {
             return Ok(());
         };
-        let client = match role {
-            BoundRole::Client => Some(client_address(&connection, told.announced_client)),
-            BoundRole::Upstream => None,
-        };
-        if let Some(client) = client {
+        if role == BoundRole::Client {
+            let client = client_address(&connection, told.announced_client);
             self.admit_connection(id, client, now)?;
         }
         let role_code = match role {
@@ -306,7 +314,6 @@ impl Core {
         if let Some(live) = self.book.get_mut(id) {
             let leg = Leg {
                 role,
-                client,
                 connection,
                 proxied_client: told.announced_client,
             };
@@ -377,6 +384,7 @@ impl Core {
         if live.session.last_activity() == before {
             return;
         }
+        live.pauses.note(before, live.session.last_activity());
         if live.session.limits.idle_timeout.is_some()
             && let Err(reason) = self.publish_limits(id)
         {
@@ -390,6 +398,7 @@ impl Core {
             self.reschedule(id, now);
         }
         self.store.touch(id, now.wall);
+        self.record_pauses_in_time(id, now);
     }
 
     fn record_request(&self, event: Event, refused: RefusedRequest, now: Now) {

@@ -20,16 +20,20 @@ use tokio::{
 };
 
 use super::{
-    admin::{AdminCommand, AdminServer, GatewayState, Settings, UnloadOutcome, socket_in},
+    admin::{
+        AdminCommand, AdminServer, GatewayState, ReloadRequest, Settings, UnloadOutcome, socket_in,
+    },
     answers::{Asked, Whereabouts},
     core::{Core, Parts},
+    exports::Exports,
     gateways::GatewayId,
     listeners::Listeners,
     processes::{Incoming, Processes},
+    reload::{HISTORY_FOLDER, House, Order, Origin, Reloads},
     store::{DATABASE_NAME, Store},
 };
 use crate::{
-    audit::{AuditLog, Event, LOG_NAME, Record},
+    audit::{AuditLog, AuditSettings, Event, Record},
     channel::{ToGateway, ToWarden},
     clock::Now,
     config::Config,
@@ -88,6 +92,10 @@ struct Warden {
     admin: Option<AdminServer>,
     audit: Option<AuditLog>,
     stop: StopSignals,
+    hangup: Signal,
+    reloads: Reloads,
+    /// Of a walk over the sessions it is the next slice's turn, and not a request's.
+    slice_due: bool,
     stopping: bool,
     _lock: fs::File,
 }
@@ -126,15 +134,13 @@ impl Warden {
             )?,
         })?;
 
-        let audit_path = daemon.state_dir.join(LOG_NAME);
-        let audit = AuditLog::open(&audit_path)?;
+        let audit_settings = AuditSettings::of(&config);
+        let audit_path = audit_settings.database();
+        let audit = AuditLog::open(audit_settings)?;
 
         let mut core = Core::new(Parts {
             policies: config.policies.clone(),
             pre_authentication_timeout: daemon.pre_authentication_timeout,
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-                .trim()
-                .to_owned(),
             maps,
             resetter: Resetter::open()?,
             audit: audit.sink(),
@@ -152,15 +158,17 @@ impl Warden {
         );
 
         let (to_loop, incoming) = mpsc::channel(QUEUE);
+        core.exports = Exports::start(&config, &to_loop)?;
         let mut processes = Processes::new(
-            config_path,
-            text,
+            config_path.clone(),
+            text.clone(),
             daemon.runtime_dir.clone(),
             cgroup.clone(),
             to_loop,
         );
         let inherited = processes.adopt(&mut core.gateways).await;
         let listeners = Listeners::provide(&config.listeners, inherited)?;
+        let reloads = Reloads::new(config.clone(), config_path, text, &mut core, now);
         processes.start(&listeners, &mut core.gateways, Now::read().boot)?;
 
         let (to_core, commands) = mpsc::channel(QUEUE);
@@ -168,6 +176,7 @@ impl Warden {
             socket: socket_in(&daemon.runtime_dir),
             group: daemon.admin_group.clone(),
             audit_log: audit_path,
+            history: daemon.state_dir.join(HISTORY_FOLDER),
         };
         Ok(Self {
             core,
@@ -186,6 +195,9 @@ impl Warden {
             admin: Some(AdminServer::start(settings, to_core)?),
             audit: Some(audit),
             stop: StopSignals::new()?,
+            hangup: signal(SignalKind::hangup())?,
+            reloads,
+            slice_due: false,
             stopping: false,
             _lock: lock,
         })
@@ -236,13 +248,29 @@ impl Warden {
                 self.core.on_tick(Now::read());
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
             }
-            Some(command) = self.commands.recv() => {
-                if let Asked::Unload(command) = self.core.on_command(command, &self.place, Now::read()) {
-                    return Ok(Next::Unload(command));
+            Some(()) = self.hangup.recv() => self.reloads.take(Order::Apply {
+                origin: Origin::Signal,
+                request: ReloadRequest::default(),
+                reply: None,
+            }),
+            Some(command) = self.commands.recv(), if !self.slice_due => {
+                self.slice_due = self.reloads.is_walking() && !self.stopping;
+                match self.core.on_command(command, &self.place, Now::read()) {
+                    Asked::Done => {}
+                    Asked::Unload(command) => return Ok(Next::Unload(command)),
+                    Asked::Configuration(order) => self.reloads.take(order),
                 }
             }
-            Some(incoming) = self.incoming.recv() => self.on_incoming(incoming),
+            Some(incoming) = self.incoming.recv(), if !self.slice_due => {
+                self.slice_due = self.reloads.is_walking() && !self.stopping;
+                self.on_incoming(incoming);
+            }
             () = tokio::task::yield_now(), if self.core.is_listing() => self.core.list_on(Now::read()),
+            progress = self.reloads.progress(), if !self.stopping => {
+                self.slice_due = false;
+                let (reloads, mut house) = self.reloading();
+                reloads.advance(progress, &mut house, Now::read());
+            }
         }
         for id in self.core.gateways.take_wedged() {
             tracing::error!("{id} has not read its messages for too long: it is killed");
@@ -251,10 +279,31 @@ impl Warden {
         Ok(Next::GoOn)
     }
 
+    /// Reloading, and what it works on.
+    fn reloading(&mut self) -> (&mut Reloads, House<'_>) {
+        let house = House {
+            core: &mut self.core,
+            processes: &mut self.processes,
+            listeners: &mut self.listeners,
+        };
+        (&mut self.reloads, house)
+    }
+
     fn on_incoming(&mut self, incoming: Incoming) {
         let now = Now::read();
         match incoming {
-            Incoming::Message(id, ToWarden::Ready) => self.on_ready(id, now),
+            Incoming::Message(id, ToWarden::Ready) => {
+                let (reloads, mut house) = self.reloading();
+                reloads.on_ready(id, &mut house, now);
+                if self.processes.is_current(id) {
+                    self.on_ready(id, now);
+                }
+            }
+            Incoming::Message(id, ToWarden::CannotStart { reason }) => {
+                tracing::error!("{id} cannot start: {reason}");
+                let (reloads, mut house) = self.reloading();
+                reloads.on_failed(id, Some(reason), &mut house, now);
+            }
             Incoming::Message(id, message) => self.core.on_message(id, message, now),
             Incoming::Gone(id) => {
                 if self.processes.is_current(id) {
@@ -263,7 +312,10 @@ impl Warden {
                 }
                 self.core.gateways.remove(id);
                 self.processes.on_gone(id, now.boot);
+                let (reloads, mut house) = self.reloading();
+                reloads.on_failed(id, None, &mut house, now);
             }
+            Incoming::Export(batch) => self.core.export(batch),
             Incoming::StartGateway if self.stopping => {}
             Incoming::StartGateway => {
                 let started =
@@ -317,6 +369,7 @@ impl Warden {
         self.core.gateways.broadcast(ToGateway::Drain);
         self.processes.retire();
         self.stopping = true;
+        self.slice_due = false;
         let timeout = tokio::time::sleep(STOP_TIMEOUT);
         tokio::pin!(timeout);
         while self.core.gateways.iter().next().is_some() {
@@ -364,6 +417,7 @@ impl Warden {
     }
 
     async fn say_goodbye(&mut self) {
+        self.core.record_all_pauses(Now::read());
         let mut stopped = Record::new(Now::read().wall, Event::DaemonStopped);
         stopped.pid = Some(std::process::id());
         self.core.audit.write(stopped);

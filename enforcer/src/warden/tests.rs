@@ -18,7 +18,7 @@ use super::{
     store::{Snapshot, Store, StoredSession},
 };
 use crate::{
-    audit::AuditLog,
+    audit::{AuditLog, AuditSettings},
     channel::{BoundRole, Kinship, Refusal, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now, WallInstant},
     kernel::{
@@ -36,6 +36,8 @@ use crate::{
         SessionKey, ShownCertificate,
     },
 };
+
+mod relimit;
 
 const GATEWAY: GatewayId = GatewayId(1);
 
@@ -89,7 +91,7 @@ impl Bench {
         let state = tempfile::tempdir().unwrap();
         let database = state.path().join(super::store::DATABASE_NAME);
         let (store, _) = Store::open(&database, Now::read().wall).unwrap();
-        let audit = AuditLog::open(state.path().join("audit.jsonl")).unwrap();
+        let audit = AuditLog::open(AuditSettings::within(state.path())).unwrap();
         let limits = |max_session, idle_timeout| Limits {
             max_session: Duration::from_secs(max_session),
             idle_timeout: Some(Duration::from_secs(idle_timeout)),
@@ -150,7 +152,6 @@ impl Bench {
                 ),
             ]),
             pre_authentication_timeout: Duration::from_secs(10),
-            boot_id: "this".to_owned(),
             maps: Maps::open(&bpf_dir).unwrap(),
             resetter: Resetter::open().unwrap(),
             audit: audit.sink(),
@@ -504,6 +505,25 @@ fn what_was_revoked_stays_refused() {
 }
 
 #[test]
+fn full_bindings_refuse_a_socket_and_leave_the_others_alone() {
+    let mut bench = Bench::new();
+    bench.connect(7, abi::Role::Client);
+    bench.open(7, &credential("alice", 30)).unwrap();
+    let of_nobody = abi::Binding {
+        session_id: 1,
+        role: abi::Role::Client.code(),
+        padding: 0,
+    };
+    let others = 1_000..;
+    let full = others.take_while(|cookie| bench.core.maps.bind(*cookie, of_nobody).is_ok());
+    assert!(full.count() > 10);
+    bench.connect(8, abi::Role::Client);
+    let refused = bench.open(8, &credential("bob", 30));
+    assert_eq!(refused, Err(Refusal::Capacity));
+    assert!(bench.core.maps.binding(7).is_some());
+}
+
+#[test]
 fn a_certificate_opens_another_session_unless_it_was_sent_away() {
     let mut bench = Bench::new();
     let alice = Credential {
@@ -531,9 +551,8 @@ fn a_listing_is_made_in_slices_and_leaves_out_what_ends_meanwhile() {
     const SESSIONS: u64 = 600;
     let mut bench = Bench::sized(1_000);
     let now = Now::read();
-    let deadline = now.boot.saturating_add(Duration::from_secs(100));
     let sessions = (1..=SESSIONS).map(|id| {
-        let mut session = stored(id, now.wall, deadline, "this");
+        let mut session = stored(id, now.wall);
         session.keys[0].key = SessionKey::from_token(&id.to_le_bytes());
         session
     });
@@ -574,7 +593,7 @@ fn full_maps_refuse_new_sessions_and_leave_the_others_alone() {
     assert!(bench.core.maps.session(view.id.as_u64()).is_some());
 }
 
-fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str) -> StoredSession {
+fn stored(id: u64, started_at: WallInstant) -> StoredSession {
     let until = Now::read().wall.saturating_add(Duration::from_secs(500));
     StoredSession {
         id: SessionId::from_u64(id).unwrap(),
@@ -591,16 +610,14 @@ fn stored(id: u64, started_at: WallInstant, deadline: BootInstant, boot_id: &str
         started_at,
         opened_at: started_at,
         deadline: started_at.saturating_add(Duration::from_secs(500)),
-        boot_deadline: deadline,
-        boot_id: boot_id.to_owned(),
         token_expires_at: until,
         signing_key: None,
         certificate: None,
         policies: vec!["normal".to_owned()],
         hours_end_at: None,
         first_address: None,
-        idle_timeout: Some(Duration::from_secs(60)),
         last_activity: started_at,
+        warned_for: None,
     }
 }
 
@@ -629,7 +646,7 @@ fn recovery_takes_limits_from_the_maps_and_cuts_what_the_store_does_not_know() {
     };
     bench.core.maps.bind(7, binding).unwrap();
     let snapshot = Snapshot {
-        sessions: vec![stored(1, now.wall, deadline, "this")],
+        sessions: vec![stored(1, now.wall)],
         ..Snapshot::default()
     };
     let recovered = bench.core.recover(snapshot, Now::read());
@@ -649,10 +666,9 @@ fn recovery_ends_what_went_idle_meanwhile_and_keeps_it_ended() {
     let mut bench = Bench::new();
     let now = Now::read();
     let long_ago = now.wall.saturating_sub(Duration::from_secs(200));
-    let deadline = now.boot.saturating_add(Duration::from_secs(300));
     // As after a reboot: nothing is in the maps.
     let snapshot = Snapshot {
-        sessions: vec![stored(1, long_ago, deadline, "other")],
+        sessions: vec![stored(1, long_ago)],
         ..Snapshot::default()
     };
     assert_eq!(bench.core.recover(snapshot, Now::read()).sessions, 0);

@@ -1,17 +1,18 @@
-//! `cargo xtask bench`: how late the cut is when many sessions end at the same instant.
+//! `cargo xtask bench`: what a policy decision takes, how late the cut is when many sessions end at
+//! the same instant, what a reload with many live sessions costs, and how many queries a second of
+//! pgbench's go through.
 //!
 //! Every session has a download under way. Lateness is measured on the cable, from the deadline to
-//! the last payload and to the reset; and at the clients, to the instant at which they knew. Then
-//! `pgbench` runs through the gateway, and past it. With `pgbench` as its argument it does only that.
+//! the last payload and to the reset; and at the clients, to the instant at which they knew.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use enforcer::clock::{self, Now};
 use enforcer_tests::{
-    Scene,
+    Scene, audit_load,
     client::{Download, End},
-    pgbench, wait,
+    pgbench, reload_under_load, wait,
     wire::{Lateness, difference, millis},
 };
 use jiff::SignedDuration;
@@ -25,10 +26,23 @@ const HEAD_START: Duration = Duration::from_secs(3);
 const HEAD_START_EACH: Duration = Duration::from_millis(10);
 
 fn main() -> Result<()> {
-    if std::env::args().nth(1).as_deref() == Some("pgbench") {
-        return pgbench::measure();
-    }
+    enforcer_tests::policy_decision::measure()?;
     raise_descriptor_limit()?;
+    let parts: Vec<_> = std::env::args().skip(1).collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
+    if wanted("cut") {
+        measure_cuts()?;
+    }
+    if wanted("reload") {
+        reload_under_load::run()?;
+    }
+    if wanted("pgbench") {
+        pgbench::measure()?;
+    }
+    Ok(())
+}
+
+fn measure_cuts() -> Result<()> {
     println!(
         "{:>8}  {:<24}{:>14}{:>14}{:>14}",
         "sessions", "lateness of", "p50", "p99", "max"
@@ -36,7 +50,7 @@ fn main() -> Result<()> {
     for sessions in SESSIONS {
         measure(sessions).with_context(|| format!("with {sessions} sessions"))?;
     }
-    pgbench::measure().context("pgbench")
+    audit_load::measure().context("with audit records")
 }
 
 /// Each session takes one descriptor here for its client and one for its upstream.

@@ -94,7 +94,7 @@ const ATTEMPTS: [(&str, Attempt); 14] = [
         Ok(fs::read("/etc/shadow").map(drop)?)
     }),
     ("open the audit log", |target| {
-        let log = target.state_dir.join("audit.jsonl");
+        let log = target.state_dir.join("audit.db");
         Ok(File::options().append(true).open(log).map(drop)?)
     }),
     ("list the state", |target| {

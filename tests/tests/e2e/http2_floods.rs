@@ -34,10 +34,12 @@ const FLOODS: [Flood; 8] = [
         what: "requests that are reset at once",
         reason: "http2_violation",
         play: |peer| {
-            let pairs = (0..200).flat_map(|number| {
+            // Without the token, so that many come at once.
+            let request = block(&peer.request("GET", "/")[..4]);
+            let pairs = (0..400).flat_map(|number| {
                 let stream = 2 * number + 1;
                 [
-                    peer.get(stream, "/slow"),
+                    Frame::only_headers(stream, &*request),
                     Frame::reset(stream, Code::Cancel),
                 ]
             });
@@ -166,6 +168,7 @@ fn floods_are_ended_and_recorded_and_harm_nobody() {
 #[test]
 fn who_takes_nothing_is_sent_nothing_and_costs_little() {
     const STREAMS: u32 = 100;
+    const HTTP1: usize = 20;
     let scene = Scene::new("h2-unread").unwrap();
     let daemon = scene.start().unwrap();
     let client = scene.client().unwrap();
@@ -183,16 +186,27 @@ fn who_takes_nothing_is_sent_nothing_and_costs_little() {
         peer.send(&frames).unwrap();
         peer
     });
+    // The same over HTTP/1.1.
+    let unread_http1: Vec<_> = (0..HTTP1)
+        .map(|_| {
+            let raw = client.tls().unwrap();
+            let request = format!(
+                "GET /download HTTP/1.1\r\nHost: enforcer.test\r\nAuthorization: {token}\r\n\r\n"
+            );
+            raw.write(request).unwrap();
+            raw
+        })
+        .collect();
     wait::until("all downloads had begun", || {
         let downloads = scene.upstream.log().requests();
-        (downloads.len() > 2 * STREAMS as usize).then_some(())
+        (downloads.len() > 2 * STREAMS as usize + HTTP1).then_some(())
     })
     .unwrap();
     // Long enough for whatever would fill up to do so: a bystander gets a megabyte a second.
     for _ in 0..10 {
         bystander.wait_for_data().unwrap();
     }
-    let most = MOST_GROWTH + 2 * u64::from(STREAMS) * MOST_HELD;
+    let most = MOST_GROWTH + (2 * u64::from(STREAMS) + HTTP1 as u64) * MOST_HELD;
     check_growth(&daemon, before, most, "downloads that nobody takes").unwrap();
     let [mut without_window, mut unread] = silent;
     without_window.check_alive().unwrap();
@@ -200,5 +214,8 @@ fn who_takes_nothing_is_sent_nothing_and_costs_little() {
     unread
         .wait_for("data", |frame| frame.kind == kind::DATA)
         .unwrap();
+    for raw in &unread_http1 {
+        raw.read_until("200 OK").unwrap();
+    }
     assert!(bystander.are_running());
 }

@@ -1,6 +1,8 @@
 //! End-to-end tests on the running kernel: one program, so that the test bed is linked once.
 
 mod assertion;
+mod audit;
+mod audit_exports;
 mod bad_config;
 mod bad_input_http;
 mod bad_input_tls;
@@ -17,11 +19,13 @@ mod http2_floods;
 mod ipv6;
 mod maps;
 mod nginx;
+mod oidc;
 mod passing;
 mod policies;
 mod postgres;
 mod privileges;
 mod proxy_protocol;
+mod reload;
 mod renew;
 mod restart;
 mod revoke;

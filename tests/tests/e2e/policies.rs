@@ -1,5 +1,7 @@
 //! What policies ask for, whom they are for, and how long and how often they let anybody in.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{net::SocketAddr, time::Duration};
 
 use enforcer::clock;
@@ -254,18 +256,17 @@ fn a_subject_has_so_many_sessions_and_a_session_so_many_connections() {
     );
 }
 
-/// One request on a connection that a proxy announces for this client.
-fn announced(client: &Client, address: &str, token: &str) -> String {
-    let connection = client.tcp().unwrap();
+/// The answer to a request on a connection that a proxy announces for this client.
+fn announced(client: &Client, address: &str, token: &str) -> anyhow::Result<String> {
+    let connection = client.tcp()?;
     let header = format!("PROXY TCP4 {address} {DAEMON_IPV4} 1000 {PORT}\r\n");
-    connection.write(header).unwrap();
-    let tls = connection.into_tls().unwrap();
+    connection.write(header)?;
+    let tls = connection.into_tls()?;
     tls.write(format!(
         "GET /headers HTTP/1.1\r\nHost: {SERVER_NAME}\r\nAuthorization: Bearer {token}\r\n\
          Connection: close\r\n\r\n"
-    ))
-    .unwrap();
-    tls.read_to_end().unwrap().0
+    ))?;
+    Ok(tls.read_to_end()?.0)
 }
 
 #[test]
@@ -283,7 +284,7 @@ fn a_session_stays_in_its_first_network_over_restarts() {
         .of(SocketAddr::new(DAEMON_IPV4, PORT));
     let alice = token(&scene, "alice", json!({"sid": "a"}));
     let status = |address: &str| {
-        let answer = announced(&client, address, &alice);
+        let answer = announced(&client, address, &alice).unwrap();
         let status = answer.split(' ').nth(1).unwrap_or_default().to_owned();
         let code = if answer.contains("another_network") {
             "another_network"

@@ -1,21 +1,12 @@
 //! Processes are killed; limits, sessions and listeners outlive them.
 
-use std::{
-    net::TcpStream,
-    process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{process::Command, time::Duration};
 
 use enforcer_tests::{
     Scene, Streams,
     client::{Client, End, Pattern},
     daemon::{self, Daemon},
-    namespace::Task,
+    knocking::Knocking,
     process::send,
     wait,
 };
@@ -90,7 +81,7 @@ fn a_new_warden_takes_sessions_and_listeners_over_and_no_connection_is_refused()
     let streams = Streams::start(&client, &token).unwrap();
     let before = session(&daemon);
     let old_gateway = daemon.gateway_pid().unwrap();
-    let knocking = Knocking::start(&scene, &client);
+    let knocking = Knocking::start(&scene, &client).unwrap();
 
     daemon.kill_warden().unwrap();
     daemon.start_again().unwrap();
@@ -100,7 +91,7 @@ fn a_new_warden_takes_sessions_and_listeners_over_and_no_connection_is_refused()
         (new && is_served(&client, &token)).then_some(())
     })
     .unwrap();
-    let (knocks, refused) = knocking.stop();
+    let (knocks, refused) = knocking.stop().unwrap();
     assert_eq!(refused, 0, "of {knocks} connections");
     assert!(knocks > 10);
 
@@ -181,33 +172,35 @@ fn unload_leaves_nothing_in_the_kernel() {
     assert_eq!(again.code, 1, "{again:?}");
 }
 
-/// Connects again and again.
-struct Knocking {
-    stop: Arc<AtomicBool>,
-    thread: thread::JoinHandle<(usize, usize)>,
-}
-
-impl Knocking {
-    fn start(scene: &Scene, client: &Client) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, server) = (Arc::clone(&stop), client.server());
-        let runtime = scene.bed.client().runtime(1).expect("a runtime");
-        let thread = thread::spawn(move || {
-            let (mut knocks, mut refused) = (0, 0);
-            while !stopped.load(Ordering::Relaxed) {
-                let connect = async move { TcpStream::connect(server).is_ok() };
-                let connected = Task::spawn(&runtime, connect).join();
-                knocks += 1;
-                refused += usize::from(!connected.expect("an attempt"));
-                thread::sleep(Duration::from_millis(5));
-            }
-            (knocks, refused)
-        });
-        Self { stop, thread }
-    }
-
-    fn stop(self) -> (usize, usize) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the knocking thread")
-    }
+#[test]
+fn a_warning_is_recorded_once_whoever_gives_it() {
+    let mut scene = Scene::new("warned-once").unwrap();
+    scene.config.policy().warn_before = Some("50m".to_owned());
+    let mut daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(60));
+    let token = scene.token_until("alice", deadline).unwrap();
+    assert!(is_served(&client, &token));
+    let of = |subject| move |record: &Value| record["subject"] == subject;
+    daemon
+        .wait_for_audit("session_warned", of("alice"))
+        .unwrap();
+    // The store has it by then: it is asked to make sure of this session's end.
+    let carols = scene.token("carol").unwrap();
+    assert!(is_served(&client, &carols));
+    let revoked = daemon.cli(&["sessions", "revoke", "--subject", "carol"]);
+    assert_eq!(revoked.unwrap().code, 0);
+    daemon.kill_warden().unwrap();
+    daemon.start_again().unwrap();
+    let bobs = scene.token_until("bob", deadline).unwrap();
+    wait::until("bob was served", || is_served(&client, &bobs).then_some(())).unwrap();
+    daemon.wait_for_audit("session_warned", of("bob")).unwrap();
+    let records = daemon.audit().unwrap();
+    let warned = records
+        .iter()
+        .filter(|record| record["event"] == "session_warned");
+    assert_eq!(
+        warned.filter(|record| record["subject"] == "alice").count(),
+        1
+    );
 }

@@ -104,6 +104,7 @@ pub(super) struct SessionView {
     pub(super) idle_base_ns: u64,
     pub(super) last_client_payload_at_ns: u64,
     pub(super) expired_at_ns: u64,
+    pub(super) observed_at_ns: u64,
     pub(super) first_drop_at_ns: u64,
     #[serde(skip)]
     pub(super) deadline_in: Span,
@@ -141,6 +142,7 @@ impl SessionView {
             idle_base_ns: session.idle_base_ns,
             last_client_payload_at_ns: activity.last_client_payload_at_ns,
             expired_at_ns: activity.expired_at_ns,
+            observed_at_ns: activity.observed_at_ns,
             first_drop_at_ns: activity.first_drop_at_ns,
             deadline_in: Span::to(now, session.deadline_ns),
             idle_in: idle_limit(session, activity).map(|at_ns| Span::to(now, at_ns)),

@@ -262,7 +262,7 @@ fn limits(config: &Config, explanation: &Explanation<'_>, now: WallInstant) -> V
     let mut limits: Vec<_> = LIMITS
         .iter()
         .filter_map(|(limit, read)| {
-            let value = read(&terms.limits)?;
+            let value = read(&terms.applied.limits)?;
             let giving = applying().filter(|it| read(&it.policy.limits).as_ref() == Some(&value));
             let policies = giving.map(|it| it.name.to_owned()).collect();
             Some(LimitView {

@@ -1,7 +1,10 @@
-//! `enforcer policy`: what policies are made of, and what they say. Needs no daemon.
+//! `enforcer policy`: what policies are made of, and what they say. Some need no daemon.
 
 mod explain;
+mod history;
+mod replay;
 mod show;
+mod simulate;
 mod templates;
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode, str::FromStr};
@@ -9,6 +12,11 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode, str::FromStr};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+pub use self::{
+    history::{HistoryArgs, RollbackArgs},
+    replay::ReplayArgs,
+    simulate::SimulateArgs,
+};
 use crate::clock::{self, WallInstant};
 
 /// Arguments of `policy`.
@@ -34,6 +42,21 @@ pub enum PolicyCommand {
     ///
     /// Exits with 0 if the request would be let in, with 1 if not.
     Explain(ExplainArgs),
+    /// List the live sessions that a configuration would cut, shorten or lengthen.
+    ///
+    /// Nothing is changed.
+    Simulate(SimulateArgs),
+    /// Run recorded sessions against other limits: how many would have been cut, and how often
+    /// people would have had to log in again.
+    ///
+    /// The pauses of the recorded sessions are shown by length, to choose an idle timeout from.
+    Replay(ReplayArgs),
+    /// List the configurations that were applied, the newest last.
+    History(HistoryArgs),
+    /// Apply an earlier configuration, with the checks of `reload`.
+    ///
+    /// The file stays as it is: a restart, or the next reload, applies what stands there.
+    Rollback(RollbackArgs),
 }
 
 /// Arguments of `policy show`.
@@ -105,5 +128,9 @@ pub(super) fn run(args: PolicyArgs) -> Result<ExitCode> {
         PolicyCommand::Templates { json } => templates::run(json),
         PolicyCommand::Show(args) => show::run(&args),
         PolicyCommand::Explain(args) => explain::run(&args, clock::wall_now()),
+        PolicyCommand::Simulate(args) => simulate::run(&args),
+        PolicyCommand::Replay(args) => replay::run(&args),
+        PolicyCommand::History(args) => history::run(&args),
+        PolicyCommand::Rollback(args) => history::roll_back(&args),
     }
 }

@@ -44,9 +44,9 @@ fn slips_in_keys_and_types() {
     );
     expect(
         "secret_file",
-        "jwks_url",
-        "unknown key `jwks_url`",
-        "`jwks_file`?",
+        "jwks_uri",
+        "unknown key `jwks_uri`",
+        "`jwks_url`?",
     );
     expect(
         "max_sessions = 100",

@@ -1,6 +1,8 @@
+mod audit;
 mod certificates;
 mod faults;
 mod files;
+mod identity;
 mod policies;
 mod postgres;
 mod proxy;

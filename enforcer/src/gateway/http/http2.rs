@@ -9,6 +9,8 @@
 //! | header list | 64 KiB, 100 fields | large heads: 431 |
 //! | frame | 16 KiB | |
 //! | CONTINUATION frames of a head | 5, from the two above | CONTINUATION floods |
+//! | DATA frames without data | 100, the library's own | GOAWAY, ENHANCE_YOUR_CALM |
+//! | other frames that carry nothing | see [`super::frames`] | the same |
 //! | streams reset before they are looked at | 20 | rapid reset: GOAWAY, ENHANCE_YOUR_CALM |
 //! | streams reset for the client's errors | 128 | the same, provoked |
 //! | requests given up, less those answered since | 100 | the same after they are looked at: the connection is reset |

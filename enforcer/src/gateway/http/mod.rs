@@ -4,7 +4,7 @@ pub(crate) mod bearer;
 pub(crate) mod body;
 mod endpoints;
 pub(crate) mod forward;
-mod frames;
+pub(crate) mod frames;
 pub(crate) mod grpc;
 pub(crate) mod guarded;
 pub(crate) mod head;

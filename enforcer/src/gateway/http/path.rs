@@ -82,15 +82,6 @@ impl MatchPath {
     }
 }
 
-/// `prefix` covers `path`: it is the same, or ends where a segment of `path` ends.
-pub(crate) fn covers(prefix: &[u8], path: &[u8]) -> bool {
-    let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
-    match path.strip_prefix(prefix) {
-        Some(rest) => rest.is_empty() || rest[0] == b'/',
-        None => false,
-    }
-}
-
 fn push(path: &mut Vec<u8>, byte: u8) {
     if byte != b'/' || path.last() != Some(&b'/') {
         path.push(byte);
@@ -149,17 +140,6 @@ mod tests {
         assert_eq!(MatchPath::parse("/a%+1"), Err(PathError::Encoding));
         assert_eq!(MatchPath::parse("*"), Err(PathError::NotAbsolute));
         assert_eq!(MatchPath::parse(""), Err(PathError::NotAbsolute));
-    }
-
-    #[test]
-    fn a_prefix_ends_at_a_segment_border() {
-        assert!(covers(b"/admin", b"/admin"));
-        assert!(covers(b"/admin", b"/admin/x"));
-        assert!(covers(b"/admin/", b"/admin/x"));
-        assert!(covers(b"/admin/", b"/admin"));
-        assert!(!covers(b"/admin", b"/administrator"));
-        assert!(covers(b"/", b"/anything"));
-        assert!(covers(b"/", b"/"));
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     config::Route,
-    gateway::http::path::{MatchPath, PathError, covers},
+    gateway::http::path::{MatchPath, PathError},
 };
 
 /// Index of a route in the configuration.
@@ -15,16 +15,23 @@ pub(crate) type RouteIndex = usize;
 #[error("an encoded slash that would lead to another route")]
 pub(crate) struct AmbiguousPath;
 
-/// The routes of all listeners.
+/// The routes of all listeners. A look-up takes as long with ten thousand of them as with ten.
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
-    hosts: HashMap<(String, Option<String>), Vec<Entry>>,
+    listeners: HashMap<String, Hosts>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    prefix: Vec<u8>,
-    route: RouteIndex,
+#[derive(Debug, Default)]
+struct Hosts {
+    named: HashMap<String, Prefixes>,
+    any: Prefixes,
+}
+
+/// The routes of a host, by their prefixes without a final slash.
+#[derive(Debug, Default)]
+struct Prefixes {
+    routes: HashMap<Vec<u8>, RouteIndex>,
+    longest: usize,
 }
 
 impl RouteTable {
@@ -33,17 +40,14 @@ impl RouteTable {
         let mut table = Self::default();
         for (index, route) in routes.iter().enumerate() {
             let path = MatchPath::parse(&route.path)?;
-            let entries = table
-                .hosts
-                .entry((route.listener.clone(), route.host.clone()))
-                .or_default();
-            entries.extend(path.forms().take(1).map(|prefix| Entry {
-                prefix: prefix.to_vec(),
-                route: index,
-            }));
-        }
-        for entries in table.hosts.values_mut() {
-            entries.sort_by_key(|entry| std::cmp::Reverse(entry.prefix.len()));
+            let hosts = table.listeners.entry(route.listener.clone()).or_default();
+            let prefixes = match &route.host {
+                Some(host) => hosts.named.entry(host.clone()).or_default(),
+                None => &mut hosts.any,
+            };
+            if let Some(prefix) = path.forms().next() {
+                prefixes.add(prefix, index);
+            }
         }
         Ok(table)
     }
@@ -68,13 +72,28 @@ impl RouteTable {
     }
 
     fn find_form(&self, listener: &str, host: &str, path: &[u8]) -> Option<RouteIndex> {
-        [Some(host.to_owned()), None].into_iter().find_map(|host| {
-            self.hosts
-                .get(&(listener.to_owned(), host))?
-                .iter()
-                .find(|entry| covers(&entry.prefix, path))
-                .map(|entry| entry.route)
-        })
+        let hosts = self.listeners.get(listener)?;
+        let named = hosts.named.get(host).and_then(|it| it.find(path));
+        named.or_else(|| hosts.any.find(path))
+    }
+}
+
+impl Prefixes {
+    fn add(&mut self, prefix: &[u8], route: RouteIndex) {
+        let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
+        self.longest = self.longest.max(prefix.len());
+        self.routes.entry(prefix.to_vec()).or_insert(route);
+    }
+
+    /// The longest prefix that is the path, or ends where a segment of it ends. No more of the path
+    /// is looked at than there is in a prefix.
+    fn find(&self, path: &[u8]) -> Option<RouteIndex> {
+        let ends = (0..=path.len().min(self.longest)).rev();
+        let borders = ends.filter(|end| path.get(*end).is_none_or(|next| *next == b'/'));
+        borders
+            .map(|end| &path[..end])
+            .find_map(|prefix| self.routes.get(prefix))
+            .copied()
     }
 }
 
@@ -146,6 +165,25 @@ pub(crate) mod tests {
         assert_eq!(find(&table, "x", "/%61dmin"), Ok(Some(1)));
         assert_eq!(find(&table, "api.example.com", "/v1/x"), Ok(Some(2)));
         assert_eq!(find(&table, "api.example.com", "/admin"), Ok(Some(1)));
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_segment_border() {
+        let table = RouteTable::new(&[route("public", None, "/admin")]).unwrap();
+        for (path, covered) in [
+            ("/admin", true),
+            ("/admin/", true),
+            ("/admin/x/y", true),
+            ("/administrator", false),
+            ("/admi", false),
+            ("/", false),
+        ] {
+            assert_eq!(
+                find(&table, "a", path).unwrap().is_some(),
+                covered,
+                "{path}"
+            );
+        }
     }
 
     #[test]

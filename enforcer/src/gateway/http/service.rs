@@ -10,7 +10,7 @@ use super::{
     http2, path::MatchPath,
 };
 use crate::{
-    clock::{boot_now, wall_now},
+    clock::{Now, boot_now, wall_now},
     gateway::{
         connection::ConnectionContext,
         rejection::Rejection,
@@ -92,8 +92,9 @@ async fn handle(
     let authenticated = Authenticated::by_request(
         connection,
         bearer::of_request(&request, connection.cookie.as_deref())?,
-        wall_now(),
-    )?;
+        Now::read(),
+    )
+    .await?;
     known.principal = Some(authenticated.principal().clone());
     let route = gateway
         .routes

@@ -33,12 +33,18 @@ fn sqlstate(rejection: &Rejection) -> &'static str {
         | Rejection::Refused(
             Refusal::SessionEnded(_)
             | Refusal::SessionTooOld
+            | Refusal::OutsideHours
+            | Refusal::AnotherNetwork
             | Refusal::NoSession
             | Refusal::AnotherSession,
         ) => "28000",
         Rejection::Packet(_) | Rejection::PostgresMessage(_) => "08P01",
-        Rejection::Refused(Refusal::Capacity) => "53300",
-        Rejection::Refused(Refusal::Unavailable) => "57P03",
+        Rejection::Refused(
+            Refusal::Capacity | Refusal::TooManyConnections | Refusal::TooManySessions,
+        ) => "53300",
+        Rejection::Refused(Refusal::Unavailable)
+        | Rejection::KeysUnavailable(_)
+        | Rejection::IntrospectionUnavailable(_) => "57P03",
         Rejection::UpstreamUnreachable(_)
         | Rejection::UpstreamConnectTimeout
         | Rejection::UpstreamTimeout

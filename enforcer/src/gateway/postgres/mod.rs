@@ -55,7 +55,7 @@ use self::{
     relay::{End, Relay},
 };
 use crate::{
-    clock::{boot_now, wall_now},
+    clock::{Now, boot_now, wall_now},
     config::RequestIdentity,
     gateway::{
         connection::ConnectionContext,
@@ -265,24 +265,22 @@ async fn identify(
         let spoken = message::negotiate(startup.spoken_minor(), &startup.protocol_options);
         client.send(&spoken).await.map_err(Failure::BrokenOff)?;
     }
-    let authenticated = match context.identity {
-        RequestIdentity::Certificate(name) => {
-            Authenticated::by_certificate(&context.client, name, wall_now())?
-        }
-        RequestIdentity::TokenOrCertificate(name) if context.client.shows_certificate() => {
-            Authenticated::by_certificate(&context.client, name, wall_now())?
-        }
-        RequestIdentity::Token | RequestIdentity::TokenOrCertificate(_) => {
-            let asked = client.send(&message::ask_for_password()).await;
-            asked.map_err(Failure::BrokenOff)?;
-            let Some(password) = client.next().await? else {
-                return Ok(None);
-            };
-            let token = token(&password)?;
-            let authenticator = &gateway.authenticator;
-            Authenticated::by_bare_token(authenticator, &context.client, token, wall_now())?
-        }
+    let by_certificate = match context.identity {
+        RequestIdentity::Certificate(_) => true,
+        RequestIdentity::TokenOrCertificate(_) => context.client.shows_certificate(),
+        RequestIdentity::Token => false,
     };
+    let mut password = None;
+    if !by_certificate {
+        let asked = client.send(&message::ask_for_password()).await;
+        asked.map_err(Failure::BrokenOff)?;
+        password = client.next().await?;
+        if password.is_none() {
+            return Ok(None);
+        }
+    }
+    let token = password.as_ref().map(token).transpose()?;
+    let authenticated = Authenticated::by_request(context, token, Now::read()).await?;
     *principal = Some(authenticated.principal().clone());
     let client = &context.client;
     let purpose = Purpose::Route(service.route);

@@ -22,7 +22,6 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::{
-    authn::Authenticator,
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
@@ -32,10 +31,12 @@ use crate::{
     },
     gateway::{
         Server, Service, Target,
+        export::Collectors,
         http::{
             http2,
             route::{RouteTable, tests::route},
         },
+        identity::Identifier,
         postgres::{self, Login, PostgresService},
         start::{Started, StartedListener},
         tcp::TcpService,
@@ -309,7 +310,7 @@ impl World {
         routes: Vec<Route>,
         tunnels: Vec<TunnelRoute>,
         service: Service,
-        identity: RequestIdentity,
+        shown: RequestIdentity,
         proxies: Vec<IpNet>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -336,7 +337,8 @@ impl World {
             },
         )
         .unwrap();
-        let authenticator = Authenticator::load(&Identity {
+        let identity = Identity {
+            introspection: Vec::new(),
             jwt: vec![JwtIssuer {
                 issuer: "https://idp".to_owned(),
                 audience: vec!["api".to_owned()],
@@ -345,8 +347,8 @@ impl World {
                 certificate_bound: false,
                 leeway: Duration::from_secs(30),
             }],
-        })
-        .unwrap();
+        };
+        let identifier = Identifier::load(&identity, &mut NativeRoots::default()).unwrap();
         let routes: Vec<Route> = routes
             .into_iter()
             .map(|route| Route {
@@ -373,6 +375,7 @@ impl World {
         let handover = folder.path().join("handover.sock");
         let (ours, theirs) = UnixSeqpacket::pair().unwrap();
         let server = Server::start(Started {
+            collectors: Collectors::default(),
             channel: theirs.into(),
             handover: UnixSeqpacketListener::bind(&handover).unwrap().into(),
             listeners: vec![StartedListener {
@@ -380,7 +383,7 @@ impl World {
                 socket: listener.into(),
                 acceptor,
                 service,
-                identity,
+                identity: shown,
                 cookie: Some(TokenCookie {
                     name: COOKIE.to_owned(),
                     origins: vec!["https://app.example".to_owned()],
@@ -389,7 +392,7 @@ impl World {
             }],
             user: "nobody".to_owned(),
             pre_authentication_timeout: Duration::from_secs(10),
-            authenticator,
+            identifier,
             assertions: None,
             revoked: Vec::new(),
             routes: RouteTable::new(&routes).unwrap(),

@@ -52,7 +52,7 @@ use super::{
     upstream::claim,
 };
 use crate::{
-    clock::{boot_now, wall_now},
+    clock::{Now, boot_now, wall_now},
     config::{Config, ProxyVersion, TunnelRoute},
     gateway::tunnel::targets::{Host, Permit},
     policy::Purpose,
@@ -134,8 +134,9 @@ pub(crate) async fn answer(
     let authenticated = Authenticated::by_request(
         connection,
         bearer::for_proxy(request.headers())?,
-        wall_now(),
-    )?;
+        Now::read(),
+    )
+    .await?;
     known.principal = Some(authenticated.principal().clone());
     let (route, addresses) = gateway.tunnels.admit(&connection.listener, &target).await?;
     let client = &connection.client;

@@ -22,7 +22,7 @@ fn after(seconds: u64) -> Now {
 fn terms(policy: &str, limits: &Limits) -> Terms {
     Terms {
         policies: vec![policy.to_owned()],
-        limits: limits.clone(),
+        applied: Applied::alone(limits),
         hours_end_at: None,
     }
 }

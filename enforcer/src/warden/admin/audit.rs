@@ -1,7 +1,8 @@
-//! The stream of audit records, read straight from the log.
+//! The stream of audit records, read straight from the database by a thread of its own: a search
+//! may take a while.
 
 use std::{
-    convert::Infallible,
+    io,
     path::Path,
     pin::Pin,
     task::{Context, Poll},
@@ -9,117 +10,146 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::body::{Body, Frame};
 use tokio::sync::{mpsc, watch};
 
-use super::{ApiError, BROKEN_LINES};
-use crate::audit::{Filter, Follow, LogReader, Progress, rfc3339};
+use super::ApiError;
+use crate::audit::{AuditReader, Filter, ReadError, StoredRecord};
 
 /// How often a followed log is looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// Records taken at a time.
+const PAGE: usize = 500;
 
 /// What is asked for.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Query {
     filter: Filter,
-    follow: Follow,
+    follow: bool,
+    limit: Option<u64>,
 }
 
 impl Query {
     pub(super) fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut filter = Filter::default();
-        let mut follow = Follow::No;
+        let mut parsed = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
-                "since" => {
-                    let since = rfc3339::parse(&value);
-                    filter.since = Some(since.map_err(|e| ApiError::bad_request(e.to_string()))?);
-                }
-                "subject" => filter.subject = Some(value.into_owned()),
-                "event" => {
-                    let event = value.parse();
-                    filter.event = Some(event.map_err(|e: crate::audit::UnknownEvent| {
-                        ApiError::bad_request(e.to_string())
-                    })?);
-                }
                 "follow" => {
-                    follow = match &*value {
-                        "true" => Follow::Yes,
-                        "false" => Follow::No,
+                    parsed.follow = match &*value {
+                        "true" => true,
+                        "false" => false,
                         _ => return Err(ApiError::bad_request("`follow` is true or false")),
                     };
                 }
-                _ => return Err(ApiError::bad_request(format!("unknown parameter `{name}`"))),
+                "limit" => {
+                    let limit = value.parse();
+                    let limit = limit.map_err(|_| ApiError::bad_request("`limit` is a number"))?;
+                    parsed.limit = Some(limit);
+                }
+                _ => match parsed.filter.set(&name, &value) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        let problem = format!("unknown parameter `{name}`");
+                        return Err(ApiError::bad_request(problem));
+                    }
+                    Err(invalid) => return Err(ApiError::bad_request(invalid.to_string())),
+                },
             }
         }
-        Ok(Self { filter, follow })
+        Ok(parsed)
+    }
+
+    fn open(&self, database: &Path) -> Result<AuditReader, ReadError> {
+        let filter = self.filter.clone();
+        let mut reader = if self.follow {
+            AuditReader::follow(database, filter)?
+        } else {
+            AuditReader::open(database, filter)?
+        };
+        if let Some(limit) = self.limit {
+            reader.skip_to_latest(limit)?;
+        }
+        Ok(reader)
     }
 }
 
-/// Body of the answer: lines as they come, and at the end how many were broken.
+/// Body of the answer: lines as they come. One that can't be read to its end breaks off.
 #[derive(Debug)]
-pub(super) struct Lines(mpsc::Receiver<Frame<Bytes>>);
+pub(super) struct Lines(mpsc::Receiver<io::Result<Frame<Bytes>>>);
 
 impl Body for Lines {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|frame| frame.map(Ok))
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context)
     }
 }
 
 /// Opens the log and starts to read it, until its end, the client's or the server's.
-pub(super) fn stream(
-    log: &Path,
+pub(super) async fn stream(
+    database: &Path,
     query: Query,
     stop: watch::Receiver<()>,
 ) -> Result<Lines, ApiError> {
-    let reader = LogReader::open(log, query.filter, query.follow).map_err(|error| {
-        ApiError::unavailable(format!("cannot read {}: {error}", log.display()))
-    })?;
+    let follow = query.follow;
+    let path = database.to_owned();
+    let opened = tokio::task::spawn_blocking(move || query.open(&path)).await;
+    let reader = match opened {
+        Ok(Ok(reader)) => reader,
+        Ok(Err(error)) => return Err(ApiError::unavailable(error.to_string())),
+        Err(error) => return Err(ApiError::internal(error.to_string())),
+    };
     let (frames, lines) = mpsc::channel(1);
-    tokio::spawn(pump(reader, query.follow, frames, stop));
+    tokio::spawn(pump(reader, follow, frames, stop));
     Ok(Lines(lines))
 }
 
 async fn pump(
-    mut reader: LogReader,
-    follow: Follow,
-    frames: mpsc::Sender<Frame<Bytes>>,
+    mut reader: AuditReader,
+    follow: bool,
+    frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
     mut stop: watch::Receiver<()>,
 ) {
     loop {
-        let mut found = Vec::new();
-        let progress = match reader.read(&mut found) {
-            Ok(progress) => progress,
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = reader.read(PAGE);
+            (reader, read)
+        });
+        let Ok((back, read)) = reading.await else {
+            return;
+        };
+        reader = back;
+        match read {
             Err(error) => {
                 tracing::warn!(%error, "the audit log cannot be read");
+                // The client may have gone.
+                let _ = frames.send(Err(io::Error::other(error))).await;
                 return;
             }
-        };
-        if !found.is_empty() && frames.send(Frame::data(found.into())).await.is_err() {
-            return;
-        }
-        match (progress, follow) {
-            (Progress::More, _) => tokio::task::yield_now().await,
-            (Progress::End, Follow::No) => break,
-            (Progress::End, Follow::Yes) => tokio::select! {
+            Ok(records) if records.is_empty() && !follow => return,
+            Ok(records) if records.is_empty() => tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = frames.closed() => return,
-                _ = stop.changed() => break,
+                _ = stop.changed() => return,
             },
+            Ok(records) => {
+                if frames.send(Ok(Frame::data(lines(&records)))).await.is_err() {
+                    return;
+                }
+            }
         }
     }
-    let mut trailers = HeaderMap::new();
-    trailers.insert(
-        HeaderName::from_static(BROKEN_LINES),
-        HeaderValue::from(reader.broken_lines()),
-    );
-    // The client may have gone.
-    let _ = frames.send(Frame::trailers(trailers)).await;
+}
+
+fn lines(records: &[StoredRecord]) -> Bytes {
+    let mut lines = String::new();
+    for record in records {
+        lines += &record.line();
+        lines.push('\n');
+    }
+    lines.into()
 }

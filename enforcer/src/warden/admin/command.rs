@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{Peer, SessionDetail, SessionInfo, StatusReport};
+use super::{
+    Peer, ReloadOutcome, ReloadRefused, ReloadRequest, SessionDetail, SessionInfo, SimulateOutcome,
+    SimulateRequest, StatusReport,
+};
 use crate::session::SessionId;
 
 /// Where an answer goes. Who asked may have left: then it goes nowhere.
@@ -39,6 +42,22 @@ pub enum AdminCommand {
         peer: Peer,
         /// Where the answer goes.
         reply: Reply<RevokeOutcome>,
+    },
+    /// Apply another configuration, all or nothing.
+    Reload {
+        /// Which, and under which conditions.
+        request: ReloadRequest,
+        /// Who wants it.
+        peer: Peer,
+        /// Where the answer goes.
+        reply: Reply<Result<ReloadOutcome, ReloadRefused>>,
+    },
+    /// Tell what another configuration would do to the live sessions.
+    Simulate {
+        /// Which.
+        request: SimulateRequest,
+        /// Where the answer goes.
+        reply: Reply<Result<SimulateOutcome, ReloadRefused>>,
     },
     /// End all sessions, detach, unpin, stop. The answer comes before the daemon exits.
     Unload {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[error("{message}")]
 pub struct ApiError {
     /// Stable code: `bad_request`, `forbidden`, `not_found`, `method_not_allowed`, `unavailable`
-    /// or `internal`.
+    /// `internal`, or a [`RefusalCode`](super::RefusalCode).
     pub code: Cow<'static, str>,
     /// The same in words.
     pub message: String,
@@ -48,6 +48,10 @@ impl ApiError {
         Self::new("internal", message)
     }
 
+    pub(super) fn refused(refused: super::ReloadRefused) -> Self {
+        Self::new(refused.code.as_str(), refused.message)
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match &*self.code {
             "bad_request" => StatusCode::BAD_REQUEST,
@@ -55,6 +59,8 @@ impl ApiError {
             "not_found" => StatusCode::NOT_FOUND,
             "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
             "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+            "unreadable" | "invalid" | "needs_restart" | "too_many_cut" | "locks_out"
+            | "listener" | "gateway" => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

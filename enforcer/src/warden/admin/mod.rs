@@ -6,7 +6,11 @@
 //! GET  /v1/sessions/ID        SessionDetail
 //! POST /v1/revoke             RevokeRequest -> RevokeOutcome
 //! POST /v1/unload             UnloadOutcome
-//! GET  /v1/audit?since=&subject=&event=&follow=true      JSON lines
+//! POST /v1/reload             ReloadRequest -> ReloadOutcome
+//! POST /v1/simulate           SimulateRequest -> SimulateOutcome
+//! GET  /v1/configurations     [Version], without texts
+//! GET  /v1/configurations/N   Version
+//! GET  /v1/audit?since=&subject=&..&limit=&follow=true    JSON lines
 //! ```
 //!
 //! Errors are [`ApiError`] objects. The server has a thread of its own: it asks the warden's core
@@ -17,6 +21,7 @@ mod audit;
 mod command;
 mod error;
 mod peer;
+mod reload;
 mod report;
 mod routes;
 mod server;
@@ -29,6 +34,10 @@ pub use self::{
     },
     error::ApiError,
     peer::Peer,
+    reload::{
+        AffectedSession, ConfigurationStatus, Effect, Impact, RefusalCode, RefusedConfiguration,
+        ReloadOutcome, ReloadRefused, ReloadRequest, SimulateOutcome, SimulateRequest,
+    },
     report::{
         ConnectionInfo, DaemonStatus, GatewayState, GatewayStatus, MapStatus, ProgramStatus,
         SessionDetail, SessionInfo, SessionState, StatusReport, map_statuses, missing_parts,
@@ -41,9 +50,6 @@ pub use self::{
 pub fn socket_in(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("admin.sock")
 }
-
-/// Trailer of an audit stream: how many lines of the log were no records.
-pub const BROKEN_LINES: &str = "enforcer-broken-lines";
 
 #[cfg(test)]
 mod tests;

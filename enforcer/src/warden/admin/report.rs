@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ConfigurationStatus;
 use crate::{
-    audit::{AuditHealth, ConnectionRole, rfc3339},
+    audit::{AuditHealth, ConnectionRole, ExporterHealth, rfc3339},
     clock::WallInstant,
     kernel::{
         attach::{Inspection, Unattached},
@@ -205,6 +206,11 @@ pub struct DaemonStatus {
     pub store: StoreHealth,
     /// The audit log.
     pub audit: AuditHealth,
+    /// What passes its records on.
+    #[serde(default)]
+    pub exports: Vec<ExporterHealth>,
+    /// The configuration.
+    pub configuration: ConfigurationStatus,
 }
 
 /// A gateway process.

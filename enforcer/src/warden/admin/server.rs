@@ -45,6 +45,8 @@ pub struct Settings {
     pub group: Option<String>,
     /// The audit log that it shows.
     pub audit_log: PathBuf,
+    /// The folder of the configurations that were applied.
+    pub history: PathBuf,
 }
 
 /// Why there is no admin API.
@@ -104,6 +106,7 @@ impl AdminServer {
         let api = Api {
             commands,
             audit_log: settings.audit_log,
+            history: settings.history,
             stop: stopped,
         };
         let thread = thread::Builder::new()
@@ -266,6 +269,7 @@ mod tests {
         let api = Api {
             commands,
             audit_log: PathBuf::new(),
+            history: PathBuf::new(),
             stop,
         };
         let (mut client, server) = UnixStream::pair().unwrap();

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    audit::{Event, Record},
+    audit::{AuditLog, AuditSettings, DATABASE_NAME, Event, Record},
     clock::WallInstant,
     policy::Mode,
     session::SessionId,
@@ -65,6 +65,13 @@ fn core(mut commands: mpsc::Receiver<AdminCommand>) {
             AdminCommand::Unload { reply, .. } => reply
                 .send(Err(CommandFailed("a link is stuck".to_owned())))
                 .unwrap(),
+            AdminCommand::Reload { request, reply, .. } => {
+                assert_eq!(request.max_cut, Some(1));
+                let message = "c.toml:1: bad\nhelp: mend it";
+                let refused = ReloadRefused::new(RefusalCode::Invalid, message);
+                reply.send(Err(refused)).unwrap();
+            }
+            AdminCommand::Simulate { reply, .. } => drop(reply),
             // The core is in trouble.
             AdminCommand::Status { reply } => drop(reply),
         }
@@ -82,7 +89,8 @@ impl Fixture {
         let settings = Settings {
             socket: folder.path().join("admin.sock"),
             group: None,
-            audit_log: folder.path().join("audit.jsonl"),
+            audit_log: folder.path().join(DATABASE_NAME),
+            history: PathBuf::new(),
         };
         let (commands, receiver) = mpsc::channel(8);
         thread::spawn(|| core(receiver));
@@ -118,14 +126,11 @@ impl Fixture {
     }
 }
 
-fn append(log: &Path, second: i64, event: Event) {
+fn append(folder: &Path, second: i64, event: Event) {
     let record = Record::new(WallInstant::from_unix_seconds(second), event);
-    let mut file = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(log)
-        .unwrap();
-    writeln!(file, "{}", serde_json::to_string(&record).unwrap()).unwrap();
+    let log = AuditLog::open(AuditSettings::within(folder)).unwrap();
+    log.sink().write(record);
+    log.close();
 }
 
 #[test]
@@ -173,6 +178,8 @@ fn what_cannot_be_answered_is_refused_with_a_code() {
         ("GET /v1/audit?since=yesterday", "", 400, "bad_request"),
         ("GET /v1/audit?event=nothing", "", 400, "bad_request"),
         ("GET /v1/audit?folow=true", "", 400, "bad_request"),
+        ("GET /v1/audit?address=nowhere", "", 400, "bad_request"),
+        ("GET /v1/audit?limit=few", "", 400, "bad_request"),
     ] {
         let (found, answer) = fixture.ask(head, body);
         assert_eq!(found, status, "{head} {body}: {answer}");
@@ -194,7 +201,8 @@ fn the_socket_is_for_root_alone_and_replaces_what_a_dead_daemon_left() {
     let mut settings = Settings {
         socket: socket.clone(),
         group: None,
-        audit_log: fixture.path("audit.jsonl"),
+        audit_log: fixture.path(DATABASE_NAME),
+        history: PathBuf::new(),
     };
     let successor = AdminServer::start(settings.clone(), commands.clone()).unwrap();
     assert!(UnixStream::connect(&socket).is_ok());
@@ -207,25 +215,24 @@ fn the_socket_is_for_root_alone_and_replaces_what_a_dead_daemon_left() {
 }
 
 #[test]
-fn an_audit_stream_is_filtered_and_counts_broken_lines() {
+fn an_audit_stream_is_filtered_and_may_be_limited() {
     let fixture = Fixture::new();
-    let log = fixture.path("audit.jsonl");
-    append(&log, 1, Event::SessionOpened);
-    std::fs::write(&log, std::fs::read_to_string(&log).unwrap() + "torn\n").unwrap();
-    append(&log, 2, Event::SessionEnded);
-    append(&log, 3, Event::SessionOpened);
-    let query = "since=1970-01-01T00:00:02Z&event=session_opened";
-    let (status, body) = fixture.ask(&format!("GET /v1/audit?{query}"), "");
+    for second in 1..=4 {
+        let event = [Event::SessionOpened, Event::SessionEnded][second % 2];
+        append(fixture.folder.path(), i64::try_from(second).unwrap(), event);
+    }
+    let (status, body) = fixture.ask("GET /v1/audit?until=1970-01-01T00:00:04Z", "");
     assert_eq!(status, 200);
+    assert_eq!(body.matches("\"session_").count(), 3, "{body}");
+    let query = "event=session_opened&limit=1";
+    let (_, body) = fixture.ask(&format!("GET /v1/audit?{query}"), "");
     assert_eq!(body.matches("session_opened").count(), 1, "{body}");
-    assert!(body.contains("00:00:03"), "{body}");
-    assert!(body.ends_with("enforcer-broken-lines: 1\r\n\r\n"), "{body}");
+    assert!(body.contains("00:00:04"), "{body}");
 }
 
 #[test]
 fn a_followed_stream_goes_on_until_the_server_stops() {
     let fixture = Fixture::new();
-    let log = fixture.path("audit.jsonl");
     let stream = fixture.send("GET /v1/audit?follow=true", "");
     // Clients that leave take their places along.
     for _ in 0..100 {
@@ -240,10 +247,11 @@ fn a_followed_stream_goes_on_until_the_server_stops() {
             .unwrap()
     };
     wait_for("200 OK");
-    append(&log, 1, Event::SessionOpened);
+    append(fixture.folder.path(), 1, Event::SessionOpened);
     wait_for("session_opened");
-    append(&log, 2, Event::SessionEnded);
+    append(fixture.folder.path(), 2, Event::SessionEnded);
     wait_for("session_ended");
     fixture.server.stop();
-    wait_for("enforcer-broken-lines: 0");
+    assert_eq!(lines.next().unwrap().unwrap(), "");
+    assert_eq!(lines.next().unwrap().unwrap(), "0");
 }

@@ -11,14 +11,12 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{Snapshot, rows};
-use crate::clock::WallInstant;
+use crate::{clock::WallInstant, sqlite};
 
 /// Version of the schema, in `user_version`: one more than there are migrations.
 const SCHEMA_VERSION: i64 = 1 + MIGRATIONS.len() as i64;
 /// The predecessor may still be closing its database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Files that belong to the database, by what is appended to its name.
-const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
 /// The first version.
 pub(super) const SCHEMA: &str = "
@@ -54,11 +52,15 @@ CREATE INDEX ended_keys_by_until ON ended_keys (until);
 ";
 
 /// From version 1 on, each to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "ALTER TABLE sessions ADD COLUMN signing_key BLOB;
      ALTER TABLE sessions ADD COLUMN certificate BLOB;",
     "ALTER TABLE sessions ADD COLUMN hours_end_at INTEGER;
      ALTER TABLE sessions ADD COLUMN first_address TEXT;",
+    "ALTER TABLE sessions DROP COLUMN boot_deadline;
+     ALTER TABLE sessions DROP COLUMN boot_id;
+     ALTER TABLE sessions DROP COLUMN idle_timeout;
+     ALTER TABLE sessions ADD COLUMN warned_for INTEGER;",
 ];
 
 /// Why the store can't be used.
@@ -114,7 +116,10 @@ pub(super) fn open(path: &Path, now: WallInstant) -> Result<(Connection, Snapsho
         Err(Failure::Damaged(damage)) => damage,
         Err(Failure::Unusable(error)) => return Err(error),
     };
-    let aside = set_aside(path, now)?;
+    let aside = sqlite::set_aside(path, now).map_err(|source| StoreError::SetAside {
+        path: path.to_owned(),
+        source,
+    })?;
     tracing::error!(
         path = %path.display(), aside = %aside.display(), %damage,
         "the store is damaged: it was moved aside and sessions in it will be ended"
@@ -141,16 +146,15 @@ enum Failure {
 
 impl Failure {
     fn new(path: &Path, error: rusqlite::Error) -> Self {
+        if sqlite::is_damage(&error) {
+            return Self::Damaged(error);
+        }
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error),
-            // A row or a table that isn't what the schema says.
-            None => Self::Damaged(error),
-            Some(ErrorCode::Unknown) => Self::Damaged(error),
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 Self::Unusable(StoreError::InUse(path.to_owned()))
             }
             Some(ErrorCode::ReadOnly) => Self::Unusable(StoreError::ReadOnly(path.to_owned())),
-            Some(_) => Self::Unusable(StoreError::Database {
+            _ => Self::Unusable(StoreError::Database {
                 path: path.to_owned(),
                 source: error,
             }),
@@ -227,27 +231,4 @@ fn check(connection: &Connection) -> rusqlite::Result<()> {
         rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
         Some(finding),
     ))
-}
-
-/// Moves the database and what belongs to it out of the way.
-fn set_aside(path: &Path, now: WallInstant) -> Result<PathBuf, StoreError> {
-    let aside = with_suffix(path, &format!(".corrupt-{}", now.as_unix_seconds()));
-    let failed = |source| StoreError::SetAside {
-        path: path.to_owned(),
-        source,
-    };
-    std::fs::rename(path, &aside).map_err(failed)?;
-    for companion in COMPANIONS {
-        match std::fs::rename(with_suffix(path, companion), with_suffix(&aside, companion)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    }
-    Ok(aside)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

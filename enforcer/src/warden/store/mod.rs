@@ -13,7 +13,7 @@ mod database;
 mod rows;
 mod writer;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ pub use self::{
     writer::{Flush, FlushError, Store, StoreHandle},
 };
 use crate::{
-    clock::{BootInstant, WallInstant},
+    clock::WallInstant,
     session::{CertificateId, EndReason, KeyThumbprint, KeyUse, Principal, SessionId, SessionKey},
 };
 
@@ -48,10 +48,6 @@ pub struct StoredSession {
     pub opened_at: WallInstant,
     /// When it ends whatever it does.
     pub deadline: WallInstant,
-    /// The same for the kernel; means something only while `boot_id` is the running system's.
-    pub boot_deadline: BootInstant,
-    /// The boot that `boot_deadline` counts from (`/proc/sys/kernel/random/boot_id`).
-    pub boot_id: String,
     /// Latest `exp` of its credentials.
     pub token_expires_at: WallInstant,
     /// The key that signed the credential with that `exp`, if its issuer can withdraw it.
@@ -64,10 +60,10 @@ pub struct StoredSession {
     pub hours_end_at: Option<WallInstant>,
     /// Where its first connection came from.
     pub first_address: Option<IpAddr>,
-    /// The idle timeout in force.
-    pub idle_timeout: Option<Duration>,
     /// Its last activity that the warden knew of.
     pub last_activity: WallInstant,
+    /// The end that it was last announced for.
+    pub warned_for: Option<WallInstant>,
 }
 
 /// A key that opens no session any more.

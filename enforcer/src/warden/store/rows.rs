@@ -1,6 +1,6 @@
-//! Rows to values and back. Instants and durations are nanoseconds.
+//! Rows to values and back. Instants are nanoseconds.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
 use rusqlite::{Connection, Row, params, types::Type};
 use serde::{
@@ -13,7 +13,7 @@ use super::{
     batch::{Batch, SessionChange},
 };
 use crate::{
-    clock::{BootInstant, WallInstant},
+    clock::WallInstant,
     session::{CertificateId, EndReason, KeyThumbprint, KeyUse, Principal, SessionId, SessionKey},
 };
 
@@ -98,7 +98,7 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO sessions VALUES \
-             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             row_id(session.id),
@@ -109,16 +109,14 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
             session.started_at.as_unix_nanos(),
             session.opened_at.as_unix_nanos(),
             session.deadline.as_unix_nanos(),
-            session.boot_deadline.as_nanos().cast_signed(),
-            session.boot_id,
             session.token_expires_at.as_unix_nanos(),
             policies,
-            session.idle_timeout.map(nanos),
             session.last_activity.as_unix_nanos(),
             session.signing_key.as_ref().map(KeyThumbprint::as_bytes),
             session.certificate.as_ref().map(CertificateId::as_bytes),
             session.hours_end_at.map(WallInstant::as_unix_nanos),
             session.first_address.map(|address| address.to_string()),
+            session.warned_for.map(WallInstant::as_unix_nanos),
         ])?;
     for stored in &session.keys {
         connection
@@ -150,8 +148,6 @@ fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
         started_at: wall(row, "started_at")?,
         opened_at: wall(row, "opened_at")?,
         deadline: wall(row, "deadline")?,
-        boot_deadline: BootInstant::from_nanos(row.get::<_, i64>("boot_deadline")?.cast_unsigned()),
-        boot_id: row.get("boot_id")?,
         token_expires_at: wall(row, "token_expires_at")?,
         signing_key: row
             .get::<_, Option<_>>("signing_key")?
@@ -160,14 +156,10 @@ fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
             .get::<_, Option<_>>("certificate")?
             .map(CertificateId::from_bytes),
         policies: serde_json::from_str(&policies).map_err(unreadable)?,
-        idle_timeout: row
-            .get::<_, Option<i64>>("idle_timeout")?
-            .map(|nanos| Duration::from_nanos(nanos.cast_unsigned())),
         last_activity: wall(row, "last_activity")?,
-        hours_end_at: row
-            .get::<_, Option<i64>>("hours_end_at")?
-            .map(WallInstant::from_unix_nanos),
+        hours_end_at: wall_or_none(row, "hours_end_at")?,
         first_address: first_address.transpose().map_err(unreadable)?,
+        warned_for: wall_or_none(row, "warned_for")?,
     })
 }
 
@@ -190,13 +182,14 @@ fn wall(row: &Row<'_>, column: &str) -> rusqlite::Result<WallInstant> {
     row.get(column).map(WallInstant::from_unix_nanos)
 }
 
+fn wall_or_none(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<WallInstant>> {
+    let nanos: Option<i64> = row.get(column)?;
+    Ok(nanos.map(WallInstant::from_unix_nanos))
+}
+
 /// Ids use all 64 bits and SQLite's integers are signed: the bits are what is kept.
 const fn row_id(id: SessionId) -> i64 {
     id.as_u64().cast_signed()
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn unreadable(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {

@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use super::*;
 
@@ -32,16 +32,14 @@ fn session(number: u64) -> StoredSession {
         started_at: NOW,
         opened_at: later(1),
         deadline: later(900),
-        boot_deadline: BootInstant::from_nanos(12_345),
-        boot_id: "11111111-2222-3333-4444-555555555555".to_owned(),
         token_expires_at: later(90),
         signing_key: Some(KeyThumbprint::from_bytes([9; 32])),
         certificate: Some(CertificateId::from_bytes([8; 32])),
         policies: vec!["default".to_owned(), "pci, \"dss\"".to_owned()],
         hours_end_at: Some(later(700)),
         first_address: Some("2001:db8::7".parse().unwrap()),
-        idle_timeout: Some(Duration::from_millis(300_500)),
         last_activity: later(2),
+        warned_for: Some(later(80)),
     }
 }
 
@@ -68,7 +66,7 @@ fn sessions_are_there_again_after_a_restart() {
     second.authorized_party = None;
     second.signing_key = None;
     second.certificate = None;
-    second.idle_timeout = None;
+    second.warned_for = None;
     second.hours_end_at = None;
     second.first_address = None;
     second.opened_at = later(5);

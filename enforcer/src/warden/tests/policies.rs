@@ -135,10 +135,9 @@ fn a_session_whose_hours_ended_meanwhile_is_ended_by_recovery() {
     let mut bench = Bench::new();
     let now = Now::read();
     let past = now.wall.saturating_sub(Duration::from_secs(1));
-    let later = now.boot.saturating_add(Duration::from_secs(100));
     let stored = StoredSession {
         hours_end_at: Some(past),
-        ..stored(5, now.wall, later, "this")
+        ..stored(5, now.wall)
     };
     let keys = stored.keys.clone();
     let snapshot = Snapshot {

@@ -32,7 +32,7 @@ use self::report::SessionReport;
 use super::{bearer, body::ResponseBody, inspect::FAULT_TARGET, service::Known};
 use crate::{
     channel::{EndCause, Kinship, SessionUsage, ToWarden},
-    clock::{boot_now, wall_now},
+    clock::{Now, boot_now},
     gateway::{
         Gateway,
         connection::ConnectionContext,
@@ -114,7 +114,7 @@ async fn session(
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
-    let authenticated = Authenticated::by_request(connection, token, wall_now())?;
+    let authenticated = Authenticated::by_request(connection, token, Now::read()).await?;
     known.principal = Some(authenticated.principal().clone());
     let kinship = match endpoint {
         Endpoint::Renew => Kinship::Successor,

@@ -1,15 +1,18 @@
 //! The keys of an issuer, and which of them may have made a signature.
 
+mod fitness;
+mod life;
+
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    Algorithm, AlgorithmFamily, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
+    Algorithm, DecodingKey,
+    jwk::{Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse, ThumbprintHash},
 };
 use serde::Deserialize;
 
@@ -17,25 +20,36 @@ use super::{
     error::{Excerpt, TokenError},
     token::Token,
 };
-use crate::config::{JwtIssuer, KeySource, reading_help};
+use crate::{
+    clock::BootInstant,
+    config::{JwtIssuer, KeySource, reading_help},
+    session::KeyThumbprint,
+};
+use fitness::is_fit;
+pub(super) use life::KeyLife;
 
 /// Shortest shared secret, in bytes: what HS256 needs (RFC 7518, section 3.2).
 const SHORTEST_SECRET: usize = 32;
 
-/// Sizes of an RSA modulus that signatures are verified with, in bits (RFC 7518, section 3.3).
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// Most keys that an issuer may publish: a token without a key id is tried with each.
+const MOST_KEYS: usize = 64;
 
 /// The keys of one issuer.
 #[derive(Debug)]
 pub struct KeySet(Vec<Key>);
 
+/// One of them.
 #[derive(Debug)]
-struct Key {
+pub(super) struct Key {
     /// `kid`.
     id: Option<String>,
     /// What the issuer may sign with it.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
+    /// Of a shared secret there is none: its digest would be something to guess at.
+    pub(super) thumbprint: Option<KeyThumbprint>,
+    /// As long as the key may be used.
+    pub(super) life: Arc<KeyLife>,
 }
 
 /// A source of keys that is of no use. The operator's to mend.
@@ -66,6 +80,9 @@ pub enum KeyFault {
     /// No key is fit for an algorithm of the issuer.
     #[error("holds no key for {}", names(.0))]
     NoKeyFor(Vec<Algorithm>),
+    /// More keys than are tried.
+    #[error("holds {0} keys; at most {MOST_KEYS} are taken")]
+    TooMany(usize),
     /// The shared secret is too short.
     #[error("holds a secret of {0} bytes, which can be guessed")]
     SecretTooShort(usize),
@@ -91,6 +108,7 @@ impl KeyError {
                  bits, P-256, P-384 or Ed25519"
                     .to_owned()
             }
+            KeyFault::TooMany(_) => "remove the keys that nothing is signed with".to_owned(),
             KeyFault::SecretTooShort(_) => {
                 format!("share a random secret of at least {SHORTEST_SECRET} bytes with the issuer")
             }
@@ -104,45 +122,97 @@ fn names(algorithms: &[Algorithm]) -> String {
 }
 
 impl KeySet {
-    /// Reads the keys of an issuer.
+    /// Reads the keys of an issuer that are in a file; `None` if it publishes them.
     ///
     /// Keys of a JWK set that are unknown, unfit or meant for something else are passed over
     /// (RFC 7517, section 5), as long as one is left.
     ///
     /// # Errors
     /// The file, and why the issuer's tokens could not be verified with it.
-    pub fn load(issuer: &JwtIssuer) -> Result<Self, KeyError> {
-        let path = issuer.keys.path();
-        read(path)
-            .and_then(|content| Self::parse(issuer, &content))
-            .map_err(|fault| KeyError {
-                path: path.to_owned(),
-                fault,
-            })
+    pub fn load(issuer: &JwtIssuer) -> Result<Option<Self>, KeyError> {
+        let Some(path) = issuer.keys.path() else {
+            return Ok(None);
+        };
+        let content = read(path);
+        let set = content.and_then(|content| Self::parse(issuer, &content));
+        set.map(Some).map_err(|fault| KeyError {
+            path: path.to_owned(),
+            fault,
+        })
     }
 
-    fn parse(issuer: &JwtIssuer, content: &[u8]) -> Result<Self, KeyFault> {
+    /// Reads what an issuer publishes: a JWK set, as [`KeySet::load`] takes it.
+    ///
+    /// # Errors
+    /// Why the issuer's tokens could not be verified with it.
+    pub fn parse(issuer: &JwtIssuer, content: &[u8]) -> Result<Self, KeyFault> {
         let allowed = &issuer.algorithms;
-        let keys = match &issuer.keys {
+        let keys: Vec<_> = match &issuer.keys {
             KeySource::SecretFile(_) => vec![secret(content, allowed)?],
             KeySource::PublicKeyFile(_) => Key::from_jwk(&public_key(content)?, allowed)
                 .into_iter()
                 .collect(),
-            KeySource::JwksFile(_) => jwks(content)?
+            KeySource::JwksFile(_) | KeySource::Published(_) => jwks(content)?
                 .iter()
                 .filter_map(|jwk| Key::from_jwk(jwk, allowed))
                 .collect(),
         };
-        if keys.is_empty() {
-            return Err(KeyFault::NoKeyFor(allowed.clone()));
+        match keys.len() {
+            0 => Err(KeyFault::NoKeyFor(allowed.clone())),
+            1..=MOST_KEYS => Ok(Self(keys)),
+            many => Err(KeyFault::TooMany(many)),
         }
-        Ok(Self(keys))
     }
 
-    /// Whether one of the keys made the token's signature.
-    pub(super) fn verify(&self, token: &Token<'_>, algorithm: Algorithm) -> Result<(), TokenError> {
+    /// What the keys are known by.
+    pub fn thumbprints(&self) -> Vec<KeyThumbprint> {
+        self.0.iter().filter_map(|key| key.thumbprint).collect()
+    }
+
+    /// The keys may be used until then.
+    pub(super) fn live_until(&self, end: BootInstant) {
+        for key in &self.0 {
+            key.life.end_at(end);
+        }
+    }
+
+    /// Takes the place of `old`: keys of it that are here as well live on as these, and the others
+    /// are dead.
+    pub(super) fn succeed(&mut self, old: &Self) {
+        for old in &old.0 {
+            let heir = self
+                .0
+                .iter_mut()
+                .find(|key| key.thumbprint.is_some() && key.thumbprint == old.thumbprint);
+            match heir {
+                Some(heir) => heir.life = Arc::clone(&old.life),
+                None => old.life.end(),
+            }
+        }
+    }
+
+    /// The key id of a token, if it chooses among these keys.
+    fn named<'a>(&self, token: &'a Token<'_>) -> Option<&'a str> {
         let named = token.header.kid.as_deref();
-        let named = named.filter(|_| self.0.iter().any(|key| key.id.is_some()));
+        named.filter(|_| self.0.iter().any(|key| key.id.is_some()))
+    }
+
+    /// Whether keys that the issuer published since could verify a token that these did not.
+    pub(super) fn may_be_outdated(&self, token: &Token<'_>, error: &TokenError) -> bool {
+        match error {
+            TokenError::KeyUnknown { .. } => true,
+            TokenError::SignatureInvalid => self.named(token).is_none(),
+            _ => false,
+        }
+    }
+
+    /// The key that made the token's signature.
+    pub(super) fn verify(
+        &self,
+        token: &Token<'_>,
+        algorithm: Algorithm,
+    ) -> Result<&Key, TokenError> {
+        let named = self.named(token);
         let mut candidates = self
             .0
             .iter()
@@ -155,8 +225,7 @@ impl KeySet {
             });
         }
         candidates
-            .any(|key| key.signed(token, algorithm))
-            .then_some(())
+            .find(|key| key.signed(token, algorithm))
             .ok_or(TokenError::SignatureInvalid)
     }
 }
@@ -182,6 +251,8 @@ impl Key {
             id: jwk.common.key_id.clone(),
             algorithms,
             key: DecodingKey::from_jwk(jwk).ok()?,
+            thumbprint: Some(thumbprint(jwk)?),
+            life: Arc::default(),
         })
     }
 
@@ -196,47 +267,11 @@ impl Key {
     }
 }
 
-/// Whether it is a sound public key of the type that the algorithm takes.
-fn is_fit(key: &AlgorithmParameters, algorithm: Algorithm) -> bool {
-    match key {
-        AlgorithmParameters::RSA(rsa) => {
-            algorithm.family() == AlgorithmFamily::Rsa
-                && decode(&rsa.n)
-                    .is_some_and(|n| n.first() != Some(&0) && RSA_BITS.contains(&bits(&n)))
-                && decode(&rsa.e).is_some_and(|e| e.first() != Some(&0) && bits(&e) > 1)
-        }
-        AlgorithmParameters::EllipticCurve(ec) => {
-            let verification = match (&ec.curve, algorithm) {
-                (EllipticCurve::P256, Algorithm::ES256) => &signature::ECDSA_P256_SHA256_FIXED,
-                (EllipticCurve::P384, Algorithm::ES384) => &signature::ECDSA_P384_SHA384_FIXED,
-                _ => return false,
-            };
-            let point = |(x, y): (Vec<u8>, Vec<u8>)| [vec![4], x, y].concat();
-            let point = decode(&ec.x).zip(decode(&ec.y)).map(point);
-            point.is_some_and(|point| is_sound(verification, &point))
-        }
-        AlgorithmParameters::OctetKeyPair(okp) => {
-            okp.curve == EllipticCurve::Ed25519
-                && algorithm == Algorithm::EdDSA
-                && decode(&okp.x).is_some_and(|x| is_sound(&signature::ED25519, &x))
-        }
-        // A shared secret in a set of public keys is a slip, and any other type unknown.
-        _ => false,
-    }
-}
-
-fn is_sound(algorithm: &'static dyn VerificationAlgorithm, key: &[u8]) -> bool {
-    ParsedPublicKey::new(algorithm, key).is_ok()
-}
-
-fn decode(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
-}
-
-/// Bits of a big-endian number without leading zero bytes.
-fn bits(number: &[u8]) -> usize {
-    let leading = number.first().map_or(0, |byte| byte.leading_zeros());
-    number.len() * 8 - leading as usize
+/// RFC 7638.
+fn thumbprint(jwk: &Jwk) -> Option<KeyThumbprint> {
+    let text = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+    Some(KeyThumbprint::from_bytes(bytes.try_into().ok()?))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeyFault> {
@@ -280,5 +315,7 @@ fn secret(content: &[u8], allowed: &[Algorithm]) -> Result<Key, KeyFault> {
         id: None,
         algorithms: allowed.to_vec(),
         key: DecodingKey::from_secret(secret),
+        thumbprint: None,
+        life: Arc::default(),
     })
 }

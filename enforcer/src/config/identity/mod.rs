@@ -1,11 +1,14 @@
-//! `[[identity.jwt]]`.
+//! `[identity]`: `[[identity.jwt]]` and `[[identity.introspection]]`.
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
+mod introspection;
+mod keys;
+
+use std::{collections::BTreeMap, path::Path, str::FromStr, time::Duration};
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use toml::Spanned;
 
-use super::{
+use crate::config::{
     Identity, JwtIssuer, KeySource,
     draft::Draft,
     duration::Zero,
@@ -23,10 +26,11 @@ const SYMMETRIC: [&str; 3] = ["HS256", "HS384", "HS512"];
 
 /// `wanted`: there is a listener whose clients show tokens.
 pub(super) fn convert(draft: &mut Draft<'_>, raw: RawIdentity, wanted: bool) -> Identity {
-    if raw.jwt.is_empty() && wanted {
+    if raw.jwt.is_empty() && raw.introspection.is_empty() && wanted {
         draft.report_file(
             "there is no token issuer: nobody could come in",
-            "add a section `[[identity.jwt]]` with `issuer`, `audience`, `algorithms` and the keys",
+            "add a section `[[identity.jwt]]` with `issuer`, `audience`, `algorithms` and the \
+             keys, or `[[identity.introspection]]`",
         );
     }
     let mut lines = BTreeMap::new();
@@ -45,11 +49,12 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: RawIdentity, wanted: bool) -> 
         }
         jwt.extend(convert_issuer(draft, raw));
     }
-    Identity { jwt }
+    let introspection = introspection::convert(draft, &raw.introspection);
+    Identity { jwt, introspection }
 }
 
 fn convert_issuer(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<JwtIssuer> {
-    let keys = key_source(draft, raw);
+    let keys = keys::source(draft, raw);
     let raw = raw.get_ref();
     let source = keys.as_ref().map(|(source, _)| source);
     let algorithms = algorithms(draft, &raw.algorithms, source);
@@ -57,7 +62,7 @@ fn convert_issuer(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<
     let audience = audience(draft, &raw.audience);
     let leeway = draft.duration_or("leeway", raw.leeway.as_ref(), Zero::Allowed, DEFAULT_LEEWAY);
     let (keys, line) = keys?;
-    let path = keys.path().to_owned();
+    let path = keys.path().map(Path::to_owned);
     let issuer = JwtIssuer {
         issuer: issuer?,
         audience: audience?,
@@ -66,7 +71,9 @@ fn convert_issuer(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<
         certificate_bound: raw.certificate_bound.unwrap_or(false),
         leeway,
     };
-    draft.refer(line, Content::Keys(Box::new(issuer.clone())), &path);
+    if let Some(path) = path {
+        draft.refer(line, Content::Keys(Box::new(issuer.clone())), &path);
+    }
     Some(issuer)
 }
 
@@ -95,33 +102,6 @@ fn audience(draft: &mut Draft<'_>, value: &Spanned<OneOrMany>) -> Option<Vec<Str
         return None;
     }
     Some(audience.clone())
-}
-
-/// The one source of keys, and the line that names it.
-fn key_source(draft: &mut Draft<'_>, raw: &Spanned<RawJwtIssuer>) -> Option<(KeySource, usize)> {
-    const SOURCES: &str = "one of `jwks_file`, `public_key_file` and `secret_file`";
-    let RawJwtIssuer {
-        jwks_file,
-        public_key_file,
-        secret_file,
-        ..
-    } = raw.get_ref();
-    let (source, path): (fn(PathBuf) -> KeySource, _) =
-        match (jwks_file, public_key_file, secret_file) {
-            (Some(path), None, None) => (KeySource::JwksFile, path),
-            (None, Some(path), None) => (KeySource::PublicKeyFile, path),
-            (None, None, Some(path)) => (KeySource::SecretFile, path),
-            (None, None, None) => {
-                draft.report(raw, "the issuer has no keys", format!("add {SOURCES}"));
-                return None;
-            }
-            _ => {
-                let what = "the issuer has more than one source of keys";
-                draft.report(raw, what, format!("keep {SOURCES}"));
-                return None;
-            }
-        };
-    Some((source(draft.resolve(path.get_ref())), draft.line(path)))
 }
 
 /// The algorithms, if each can only be used with keys of the kind that the source has: a public

@@ -1,26 +1,20 @@
-//! The file of the log: whole lines or a repaired border, whatever the disk does.
+//! A file that lines are appended to: whole lines or a repaired border, whatever the disk does.
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Write},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::PathBuf,
-    time::Duration,
 };
-
-use super::SYNC_INTERVAL;
-use crate::clock::BootInstant;
 
 /// Readable by the owner and, for log collectors, the group.
 const FILE_MODE: u32 = 0o640;
 
 /// A file that lines are appended to. It is opened at the first write, and again when somebody
 /// moved it away.
-pub(super) struct LogFile {
+pub(super) struct LineFile {
     path: PathBuf,
     open: Option<OpenFile>,
-    /// When the file may be synced next.
-    next_sync_at: BootInstant,
 }
 
 struct OpenFile {
@@ -31,41 +25,17 @@ struct OpenFile {
     dirty: bool,
 }
 
-/// What became of lines that were to be appended.
-pub(super) struct Appended {
-    /// Lines that are in the file.
-    pub(super) lines: u64,
-    /// Why the rest is not.
-    pub(super) result: io::Result<()>,
-}
-
-impl LogFile {
+impl LineFile {
     pub(super) const fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            open: None,
-            next_sync_at: BootInstant::from_nanos(0),
-        }
+        Self { path, open: None }
     }
 
     /// Appends whole lines and removes from `lines` those that are in the file.
-    pub(super) fn append(&mut self, lines: &mut Vec<u8>) -> Appended {
+    pub(super) fn append(&mut self, lines: &mut Vec<u8>) -> io::Result<()> {
         if lines.is_empty() {
-            return Appended {
-                lines: 0,
-                result: Ok(()),
-            };
+            return Ok(());
         }
-        let open = match self.open() {
-            Ok(open) => open,
-            Err(error) => {
-                return Appended {
-                    lines: 0,
-                    result: Err(error),
-                };
-            }
-        };
-        let result = open.append(lines);
+        let result = self.open()?.append(lines);
         let written = result
             .as_ref()
             .map_or_else(|failed| failed.written, |()| lines.len());
@@ -74,28 +44,13 @@ impl LogFile {
             .iter()
             .rposition(|byte| *byte == b'\n')
             .map_or(0, |end| end + 1);
-        let count = lines[..border]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
         lines.drain(..border);
-        Appended {
-            lines: count as u64,
-            result: result.map_err(|failed| failed.error),
-        }
-    }
-
-    /// How long until the file should be synced; `None` while there is nothing to sync.
-    pub(super) fn sync_due_in(&self, now: BootInstant) -> Option<Duration> {
-        let open = self.open.as_ref()?;
-        open.dirty
-            .then(|| self.next_sync_at.saturating_duration_since(now))
+        result.map_err(|failed| failed.error)
     }
 
     /// Makes what was written survive a power failure, and lets go of a file that was moved away
     /// or removed.
-    pub(super) fn sync(&mut self, now: BootInstant) -> io::Result<()> {
-        self.next_sync_at = now.saturating_add(SYNC_INTERVAL);
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         let Some(open) = &mut self.open else {
             return Ok(());
         };
@@ -168,5 +123,48 @@ impl OpenFile {
             written += count;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        fs::write(&path, "to").unwrap();
+        let mut lines = b"whole\n".to_vec();
+        LineFile::new(path.clone()).append(&mut lines).unwrap();
+        assert!(lines.is_empty());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "to\nwhole\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        let mut file = LineFile::new(path.clone());
+        file.append(&mut b"one\n".to_vec()).unwrap();
+        fs::rename(&path, folder.path().join("lines.1")).unwrap();
+        file.sync().unwrap();
+        file.append(&mut b"two\n".to_vec()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
+    }
+
+    #[test]
+    fn what_cannot_be_written_stays_for_the_next_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing/lines");
+        let mut file = LineFile::new(path.clone());
+        let mut lines = b"one\n".to_vec();
+        assert!(file.append(&mut lines).is_err());
+        assert_eq!(lines, b"one\n");
+        fs::create_dir(folder.path().join("missing")).unwrap();
+        file.append(&mut lines).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
     }
 }

@@ -1,0 +1,43 @@
+//! What the two databases share: damage told from trouble, and a damaged file moved out of the
+//! way, kept as evidence.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::ErrorCode;
+
+use crate::clock::WallInstant;
+
+/// Files that belong to a database, by what is appended to its name.
+const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+
+/// Whether what is in the file is no database of ours: trying again will not help.
+pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
+        // A row or a table that isn't what the schema says.
+        Some(ErrorCode::Unknown) | None => true,
+        Some(_) => false,
+    }
+}
+
+/// Moves a database and what belongs to it out of the way, to `NAME.corrupt-SECONDS`.
+pub(crate) fn set_aside(path: &Path, now: WallInstant) -> io::Result<PathBuf> {
+    let aside = with_suffix(path, &format!(".corrupt-{}", now.as_unix_seconds()));
+    std::fs::rename(path, &aside)?;
+    for companion in COMPANIONS {
+        match std::fs::rename(with_suffix(path, companion), with_suffix(&aside, companion)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,811 @@
+//! Another configuration for a running daemon, all or nothing.
+//!
+//! ```text
+//!          order            read              weighed             ready           all sessions
+//!   Idle ---------> Reading ------> Weighing ---------> Starting -------> Applying ----------> Keeping
+//!    ^                 |               |                   |                                      |
+//!    +--- refused -----+---------------+-------------------+              kept in the history ----+
+//! ```
+//!
+//! Until a gateway with the new configuration is ready, nothing has changed: whatever goes wrong
+//! before is told, recorded, and leaves no trace. From then on nothing can go wrong any more: the
+//! old gateway drains, and the live sessions come under the new limits, a slice at a time.
+
+mod history;
+mod lock_out;
+pub mod weigh;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs, io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    time::Duration,
+};
+
+use sd_notify::NotifyState;
+use tokio::{
+    task::{JoinHandle, spawn_blocking, yield_now},
+    time::{Sleep, sleep},
+};
+
+pub use self::history::{FOLDER as HISTORY_FOLDER, Version, list as history, read as read_version};
+use self::{history::digest, weigh::Regime};
+use super::{
+    admin::{
+        ConfigurationStatus, RefusalCode, RefusedConfiguration, ReloadOutcome, ReloadRefused,
+        ReloadRequest, Reply, SimulateOutcome, SimulateRequest,
+    },
+    core::Core,
+    gateways::GatewayId,
+    listeners::Listeners,
+    processes::Processes,
+    relimit::Walk,
+};
+use crate::{
+    audit::{Event, Record},
+    clock::Now,
+    config::{Config, ConfigError, differences},
+    kernel::file_watch::FileWatch,
+};
+
+/// How long a gateway may take to start with a new configuration.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What makes the daemon take another configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `enforcer reload`, by this user.
+    Reload(u32),
+    /// `enforcer policy rollback`, by this user.
+    Rollback(u32),
+    /// SIGHUP.
+    Signal,
+    /// The file was changed.
+    Watch,
+}
+
+impl Origin {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reload(_) => "reload",
+            Self::Rollback(_) => "rollback",
+            Self::Signal => "signal",
+            Self::Watch => "watch",
+        }
+    }
+
+    const fn uid(self) -> Option<u32> {
+        match self {
+            Self::Reload(uid) | Self::Rollback(uid) => Some(uid),
+            Self::Signal | Self::Watch => None,
+        }
+    }
+}
+
+type ReloadReply = Reply<Result<ReloadOutcome, ReloadRefused>>;
+type SimulateReply = Reply<Result<SimulateOutcome, ReloadRefused>>;
+
+/// What is to be done with another configuration.
+#[derive(Debug)]
+pub enum Order {
+    /// Apply it.
+    Apply {
+        /// What makes the daemon do it.
+        origin: Origin,
+        /// Which, and under which conditions.
+        request: ReloadRequest,
+        /// Where the answer goes.
+        reply: Option<ReloadReply>,
+    },
+    /// Tell what it would do.
+    Simulate {
+        /// Which.
+        request: SimulateRequest,
+        /// Where the answer goes.
+        reply: SimulateReply,
+    },
+}
+
+/// A configuration that was read.
+struct Candidate {
+    order: Order,
+    config: Config,
+    text: String,
+    path: PathBuf,
+    changes: Vec<String>,
+    regime: Regime,
+}
+
+enum Stage {
+    Idle,
+    Reading(Order, JoinHandle<Read>),
+    Weighing(Box<Candidate>, Walk),
+    Starting(Box<Candidate>, Start),
+    Applying(Box<Candidate>, Walk),
+    Keeping(Box<Candidate>, Walk, JoinHandle<io::Result<u64>>),
+}
+
+/// A gateway that starts with a candidate.
+struct Start {
+    gateway: GatewayId,
+    listeners: Listeners,
+    timeout: Pin<Box<Sleep>>,
+}
+
+/// What came of reading.
+pub struct Read {
+    path: PathBuf,
+    /// The text comes along, if there is one.
+    outcome: Result<(Config, String), (Option<String>, ReloadRefused)>,
+}
+
+impl Read {
+    fn failed(path: PathBuf, message: String) -> Self {
+        let refused = ReloadRefused::new(RefusalCode::Unreadable, message);
+        Self {
+            path,
+            outcome: Err((None, refused)),
+        }
+    }
+}
+
+/// What happened.
+pub enum Progress {
+    /// An order waits.
+    Next,
+    /// It was read.
+    Read(Box<Read>),
+    /// It is time for the next slice.
+    Slice,
+    /// The new gateway takes too long.
+    TimedOut,
+    /// The version is in the history, or not.
+    Kept(io::Result<u64>),
+    /// The watched file was changed.
+    FileChanged,
+}
+
+/// What a configuration is applied to.
+pub struct House<'a> {
+    /// Sessions and maps.
+    pub core: &'a mut Core,
+    /// Gateways.
+    pub processes: &'a mut Processes,
+    /// Listening sockets.
+    pub listeners: &'a mut Listeners,
+}
+
+/// Takes orders, one after the other.
+pub struct Reloads {
+    queue: VecDeque<Order>,
+    stage: Stage,
+    path: PathBuf,
+    text: String,
+    config: Config,
+    history: PathBuf,
+    watch: Option<FileWatch>,
+    /// The last text that was refused: a watched file is not refused twice for it.
+    refused_text: Option<String>,
+}
+
+impl Reloads {
+    /// The daemon has started with this configuration. Needs a tokio runtime.
+    pub fn new(config: Config, path: PathBuf, text: String, core: &mut Core, now: Now) -> Self {
+        let history = config.daemon.state_dir.join(HISTORY_FOLDER);
+        let mut reloads = Self {
+            queue: VecDeque::new(),
+            stage: Stage::Idle,
+            path,
+            text,
+            config,
+            history,
+            watch: None,
+            refused_text: None,
+        };
+        reloads.watch_if_wanted();
+        core.configuration = ConfigurationStatus {
+            path: reloads.path.clone(),
+            sha256: digest(&reloads.text),
+            applied_at: Some(now.wall),
+            ..ConfigurationStatus::default()
+        };
+        let kept = reloads.keep_first(now);
+        core.configuration.note_kept(kept);
+        reloads
+    }
+
+    /// The history goes on with what the daemon starts with, if that is new to it.
+    fn keep_first(&self, now: Now) -> io::Result<u64> {
+        let versions = history::list(&self.history)?;
+        let sha256 = digest(&self.text);
+        match versions.last().filter(|last| last.sha256 == sha256) {
+            Some(last) => Ok(last.version),
+            None => history::keep(
+                &self.history,
+                Version {
+                    version: 0,
+                    applied_at: now.wall,
+                    origin: "start".to_owned(),
+                    uid: None,
+                    sha256,
+                    changes: versions
+                        .last()
+                        .and_then(|last| Config::parse(&last.text, &last.path).ok())
+                        .map(|last| differences(&last, &self.config))
+                        .unwrap_or_default(),
+                    path: self.path.clone(),
+                    text: self.text.clone(),
+                },
+            ),
+        }
+    }
+
+    fn watch_if_wanted(&mut self) {
+        if !self.config.daemon.watch {
+            self.watch = None;
+        } else if self.watch.is_none() {
+            self.watch = FileWatch::start(&self.path)
+                .map_err(|error| {
+                    tracing::error!("{} cannot be watched: {error}", self.path.display());
+                })
+                .ok();
+        }
+    }
+
+    /// Puts an order in the queue.
+    pub fn take(&mut self, order: Order) {
+        self.queue.push_back(order);
+    }
+
+    /// A walk over the sessions is under way: the loop is to give it its share.
+    pub fn is_walking(&self) -> bool {
+        matches!(self.stage, Stage::Weighing(..) | Stage::Applying(..))
+    }
+
+    /// Waits for what is to be done next. May be given up and asked again.
+    pub async fn progress(&mut self) -> Progress {
+        let idle = self.queue.is_empty();
+        let stage = async {
+            match &mut self.stage {
+                Stage::Idle if idle => std::future::pending().await,
+                Stage::Idle => Progress::Next,
+                Stage::Reading(_, reading) => {
+                    let read = reading.await.unwrap_or_else(|error| {
+                        let message = format!("reading the configuration failed: {error}");
+                        Read::failed(self.path.clone(), message)
+                    });
+                    Progress::Read(Box::new(read))
+                }
+                Stage::Weighing(..) | Stage::Applying(..) => {
+                    yield_now().await;
+                    Progress::Slice
+                }
+                Stage::Starting(_, start) => {
+                    start.timeout.as_mut().await;
+                    Progress::TimedOut
+                }
+                Stage::Keeping(.., keeping) => {
+                    Progress::Kept(keeping.await.unwrap_or_else(|error| Err(error.into())))
+                }
+            }
+        };
+        let changed = async {
+            match &mut self.watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            progress = stage => progress,
+            () = changed => Progress::FileChanged,
+        }
+    }
+
+    /// Does what is to be done next.
+    pub fn advance(&mut self, progress: Progress, house: &mut House<'_>, now: Now) {
+        if matches!(progress, Progress::FileChanged) {
+            return self.take(Order::Apply {
+                origin: Origin::Watch,
+                request: ReloadRequest::default(),
+                reply: None,
+            });
+        }
+        let stage = std::mem::replace(&mut self.stage, Stage::Idle);
+        match (stage, progress) {
+            (Stage::Idle, Progress::Next) => self.begin(house),
+            (Stage::Reading(order, _), Progress::Read(read)) => {
+                self.on_read(order, *read, house, now);
+            }
+            (Stage::Weighing(candidate, mut walk), Progress::Slice) => {
+                if house.core.weigh_slice(&mut walk, &candidate.regime, now) {
+                    self.on_weighed(candidate, walk, house, now);
+                } else {
+                    self.stage = Stage::Weighing(candidate, walk);
+                }
+            }
+            (Stage::Starting(candidate, start), Progress::TimedOut) => {
+                let seconds = START_TIMEOUT.as_secs();
+                let message = format!("no gateway was ready with it within {seconds} s");
+                self.abandon(candidate, &start, message, house, now);
+            }
+            (Stage::Applying(candidate, mut walk), Progress::Slice) => {
+                if house.core.relimit_slice(&mut walk, &candidate.regime, now) {
+                    self.keep(candidate, walk, now);
+                } else {
+                    self.stage = Stage::Applying(candidate, walk);
+                }
+            }
+            (Stage::Keeping(candidate, walk, _), Progress::Kept(kept)) => {
+                self.finish(*candidate, &walk, kept, house, now);
+            }
+            (stage, _) => self.stage = stage,
+        }
+    }
+
+    fn begin(&mut self, house: &mut House<'_>) {
+        let Some(order) = self.queue.pop_front() else {
+            return;
+        };
+        let reading = match &order {
+            Order::Apply { request, .. } => {
+                house.core.configuration.reloading = true;
+                tell_reloading();
+                let (path, history) = (self.path.clone(), self.history.clone());
+                match request.version {
+                    None => spawn_blocking(move || read_file(path)),
+                    Some(version) => spawn_blocking(move || read_kept(&history, version)),
+                }
+            }
+            Order::Simulate { request, .. } => {
+                let SimulateRequest { path, text } = request.clone();
+                // The files that it names were looked at by who asks, with their own rights.
+                spawn_blocking(move || read_text(path, text, Config::parse))
+            }
+        };
+        self.stage = Stage::Reading(order, reading);
+    }
+
+    fn on_read(&mut self, order: Order, read: Read, house: &mut House<'_>, now: Now) {
+        let Read { path, outcome } = read;
+        if self.is_old_news(&order, &outcome) {
+            house.core.configuration.reloading = false;
+            return tell_ready();
+        }
+        let (config, text) = match outcome {
+            Ok(read) => read,
+            Err((text, refused)) => return self.refuse(order, text, refused, house, now),
+        };
+        let simulated = matches!(order, Order::Simulate { .. });
+        let reloadable = config.check_reloadable(&self.config, &text, &path);
+        if let (Err(error), false) = (&reloadable, simulated) {
+            let refused = ReloadRefused::new(RefusalCode::NeedsRestart, error.to_string());
+            return self.refuse(order, Some(text), refused, house, now);
+        }
+        let regime = Regime {
+            policies: config.policies.clone(),
+            retired_issuers: issuers(&self.config)
+                .difference(&issuers(&config))
+                .cloned()
+                .collect(),
+        };
+        let affected =
+            regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
+        let walk = if affected {
+            house.core.walk(simulated)
+        } else {
+            house.core.no_walk()
+        };
+        let candidate = Candidate {
+            changes: differences(&self.config, &config),
+            order,
+            config,
+            text,
+            path,
+            regime,
+        };
+        self.stage = Stage::Weighing(Box::new(candidate), walk);
+    }
+
+    /// A watched file that says what is in force, or what was refused already, or is not there
+    /// for a moment.
+    fn is_old_news(
+        &self,
+        order: &Order,
+        outcome: &Result<(Config, String), (Option<String>, ReloadRefused)>,
+    ) -> bool {
+        let watched = matches!(
+            order,
+            Order::Apply {
+                origin: Origin::Watch,
+                ..
+            }
+        );
+        let known = match outcome {
+            Ok((_, text)) | Err((Some(text), _)) => {
+                *text == self.text || self.refused_text.as_ref() == Some(text)
+            }
+            Err((None, _)) => true,
+        };
+        watched && known
+    }
+
+    fn on_weighed(
+        &mut self,
+        candidate: Box<Candidate>,
+        walk: Walk,
+        house: &mut House<'_>,
+        now: Now,
+    ) {
+        let impact = walk.impact();
+        let reasons = lock_out::reasons(&self.config, &candidate.config, &impact);
+        let locks_out = (!reasons.is_empty()).then(|| {
+            let reasons = reasons.join("; ");
+            ReloadRefused::new(
+                RefusalCode::LocksOut,
+                format!(
+                    "this configuration would lock everyone out: {reasons}\n\
+                     help: if that is meant, apply it with `enforcer reload --yes`"
+                ),
+            )
+        });
+        let (request, origin) = match candidate.order {
+            Order::Simulate { .. } => {
+                return self.tell(*candidate, walk, locks_out);
+            }
+            Order::Apply {
+                ref request,
+                origin,
+                ..
+            } => (request.clone(), origin),
+        };
+        let too_many = request.max_cut.filter(|most| impact.cut > *most);
+        let refused = match (too_many, locks_out) {
+            (Some(most), _) => Some(ReloadRefused::new(
+                RefusalCode::TooManyCut,
+                format!(
+                    "this configuration would cut {} of {} live sessions, more than {most}\n\
+                     help: `enforcer policy simulate` lists them; raise `--max-cut` if that is meant",
+                    impact.cut, impact.sessions
+                ),
+            )),
+            (None, Some(locks_out)) if !request.yes => Some(locks_out),
+            (None, _) => None,
+        };
+        if let Some(refused) = refused {
+            let Candidate { order, text, .. } = *candidate;
+            return self.refuse(order, Some(text), refused, house, now);
+        }
+        tracing::info!(
+            origin = origin.as_str(),
+            "starting a gateway with the new configuration"
+        );
+        match start(&candidate, house) {
+            Ok(start) => self.stage = Stage::Starting(candidate, start),
+            Err(refused) => {
+                let Candidate { order, text, .. } = *candidate;
+                self.refuse(order, Some(text), refused, house, now);
+            }
+        }
+    }
+
+    /// A gateway is ready. If it is the one with the new configuration, that is the one from now on.
+    pub fn on_ready(&mut self, ready: GatewayId, house: &mut House<'_>, now: Now) {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Starting(candidate, start) if start.gateway == ready => {
+                let Candidate {
+                    config,
+                    text,
+                    path,
+                    regime,
+                    ..
+                } = &*candidate;
+                house.processes.promote(ready, path, text, now.boot);
+                *house.listeners = start.listeners;
+                house.core.adopt(
+                    regime,
+                    &issuers(config),
+                    config.daemon.pre_authentication_timeout,
+                );
+                let affected =
+                    regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
+                self.config = config.clone();
+                self.text.clone_from(text);
+                self.watch_if_wanted();
+                let walk = if affected {
+                    house.core.walk(false)
+                } else {
+                    house.core.no_walk()
+                };
+                self.stage = Stage::Applying(candidate, walk);
+            }
+            stage => self.stage = stage,
+        }
+    }
+
+    /// A gateway cannot start, or is gone. If it is the one with the new configuration, the old one
+    /// goes on.
+    pub fn on_failed(
+        &mut self,
+        failed: GatewayId,
+        reason: Option<String>,
+        house: &mut House<'_>,
+        now: Now,
+    ) {
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Starting(candidate, start) if start.gateway == failed => {
+                let reason = reason.unwrap_or_else(|| "it ended; the log says why".to_owned());
+                let message = format!("no gateway starts with it: {reason}");
+                self.abandon(candidate, &start, message, house, now);
+            }
+            stage => self.stage = stage,
+        }
+    }
+
+    fn abandon(
+        &mut self,
+        candidate: Box<Candidate>,
+        start: &Start,
+        message: String,
+        house: &mut House<'_>,
+        now: Now,
+    ) {
+        house.core.gateways.remove(start.gateway);
+        house.processes.clean_up(start.gateway);
+        let Candidate { order, text, .. } = *candidate;
+        let refused = ReloadRefused::new(RefusalCode::Gateway, message);
+        self.refuse(order, Some(text), refused, house, now);
+    }
+
+    /// All live sessions are under the new limits. The history is written beside the loop: a slow
+    /// or full disk holds nothing up.
+    fn keep(&mut self, candidate: Box<Candidate>, walk: Walk, now: Now) {
+        let origin = match candidate.order {
+            Order::Apply { origin, .. } => origin,
+            Order::Simulate { .. } => return,
+        };
+        let version = Version {
+            version: 0,
+            applied_at: now.wall,
+            origin: origin.as_str().to_owned(),
+            uid: origin.uid(),
+            sha256: digest(&candidate.text),
+            changes: candidate.changes.clone(),
+            path: candidate.path.clone(),
+            text: candidate.text.clone(),
+        };
+        let folder = self.history.clone();
+        let keeping = spawn_blocking(move || history::keep(&folder, version));
+        self.stage = Stage::Keeping(candidate, walk, keeping);
+    }
+
+    fn finish(
+        &mut self,
+        candidate: Candidate,
+        walk: &Walk,
+        kept: io::Result<u64>,
+        house: &mut House<'_>,
+        now: Now,
+    ) {
+        let Candidate {
+            order,
+            text,
+            changes,
+            ..
+        } = candidate;
+        let Order::Apply { origin, reply, .. } = order else {
+            return;
+        };
+        let impact = walk.impact();
+        house.core.configuration = ConfigurationStatus {
+            path: self.path.clone(),
+            sha256: digest(&text),
+            applied_at: Some(now.wall),
+            ..ConfigurationStatus::default()
+        };
+        house.core.configuration.note_kept(kept);
+        self.refused_text = None;
+
+        let status = &house.core.configuration;
+        let mut record = Record::new(now.wall, Event::ConfigApplied).because(origin.as_str());
+        let who = origin.uid().map(|uid| format!("user {uid}: "));
+        record.detail = Some(format!(
+            "{}{}; of {} live sessions {} cut, {} shortened, {} lengthened",
+            who.unwrap_or_default(),
+            if changes.is_empty() {
+                "files read again".to_owned()
+            } else {
+                changes.join("; ")
+            },
+            impact.sessions,
+            impact.cut,
+            impact.shortened,
+            impact.lengthened,
+        ));
+        tracing::info!(
+            origin = origin.as_str(),
+            version = status.version,
+            cut = impact.cut,
+            shortened = impact.shortened,
+            lengthened = impact.lengthened,
+            "the configuration is applied"
+        );
+        let outcome = ReloadOutcome {
+            version: status.version,
+            changes,
+            impact,
+            warnings: status
+                .history_error
+                .iter()
+                .map(|error| format!("it is not in the history: {error}"))
+                .collect(),
+        };
+        house.core.audit.write(record);
+        if let Some(reply) = reply {
+            let _ = reply.send(Ok(outcome));
+        }
+        tell_ready();
+    }
+
+    /// Tells what a configuration would do.
+    fn tell(&self, candidate: Candidate, walk: Walk, locks_out: Option<ReloadRefused>) {
+        let Candidate {
+            order,
+            config,
+            text,
+            path,
+            changes,
+            ..
+        } = candidate;
+        let Order::Simulate { reply, .. } = order else {
+            return;
+        };
+        let impact = walk.impact();
+        let (sessions, omitted) = walk.into_list();
+        let reloadable = config.check_reloadable(&self.config, &text, &path);
+        let needs_restart = reloadable
+            .err()
+            .map(|error| ReloadRefused::new(RefusalCode::NeedsRestart, error.to_string()));
+        let _ = reply.send(Ok(SimulateOutcome {
+            changes,
+            impact,
+            sessions,
+            omitted,
+            refusals: needs_restart.into_iter().chain(locks_out).collect(),
+        }));
+    }
+
+    /// Nothing changes, and everybody hears why.
+    fn refuse(
+        &mut self,
+        order: Order,
+        text: Option<String>,
+        refused: ReloadRefused,
+        house: &mut House<'_>,
+        now: Now,
+    ) {
+        match order {
+            Order::Simulate { reply, .. } => drop(reply.send(Err(refused))),
+            Order::Apply { origin, reply, .. } => {
+                tracing::error!(
+                    origin = origin.as_str(),
+                    "the configuration is not applied: {refused}"
+                );
+                let mut record =
+                    Record::new(now.wall, Event::ConfigRefused).because(refused.code.as_str());
+                let who = origin
+                    .uid()
+                    .map_or_else(|| origin.as_str().to_owned(), |uid| format!("user {uid}"));
+                record.detail = Some(format!("{who}: {refused}"));
+                house.core.audit.write(record);
+                house.core.configuration.reloading = false;
+                house.core.configuration.refused = Some(RefusedConfiguration {
+                    at: now.wall,
+                    refused: refused.clone(),
+                });
+                self.refused_text = text;
+                if let Some(reply) = reply {
+                    let _ = reply.send(Err(refused));
+                }
+                tell_ready();
+            }
+        }
+    }
+}
+
+/// Opens what is new among the listeners, and starts a gateway with the candidate. Listeners that
+/// stay keep their sockets.
+fn start(candidate: &Candidate, house: &mut House<'_>) -> Result<Start, ReloadRefused> {
+    let refuse = |code, error: &dyn std::error::Error| {
+        let cause = error.source().map(|cause| format!(": {cause}"));
+        ReloadRefused::new(code, format!("{error}{}", cause.unwrap_or_default()))
+    };
+    let (_, present) = house
+        .listeners
+        .duplicate()
+        .map_err(|error| refuse(RefusalCode::Listener, &error))?;
+    let listeners = Listeners::provide(&candidate.config.listeners, present)
+        .map_err(|error| refuse(RefusalCode::Listener, &error))?;
+    let gateway = house
+        .processes
+        .launch(
+            &candidate.path,
+            &candidate.text,
+            &listeners,
+            &mut house.core.gateways,
+        )
+        .map_err(|error| ReloadRefused::new(RefusalCode::Gateway, format!("{error:#}")))?;
+    Ok(Start {
+        gateway,
+        listeners,
+        timeout: Box::pin(sleep(START_TIMEOUT)),
+    })
+}
+
+fn read_file(path: PathBuf) -> Read {
+    match fs::read_to_string(&path) {
+        Ok(text) => read_text(path, text, Config::parse_with_files),
+        Err(error) => {
+            let message = format!("{} cannot be read: {error}", path.display());
+            Read::failed(path, message)
+        }
+    }
+}
+
+fn read_kept(history: &Path, version: u64) -> Read {
+    match history::read(history, version) {
+        Ok(version) => read_text(version.path, version.text, Config::parse_with_files),
+        Err(error) => Read::failed(
+            history.to_owned(),
+            format!(
+                "there is no version {version} to go back to: {error}\n\
+                 help: `enforcer policy history` lists them"
+            ),
+        ),
+    }
+}
+
+fn read_text(
+    path: PathBuf,
+    text: String,
+    parse: fn(&str, &Path) -> Result<Config, ConfigError>,
+) -> Read {
+    let outcome = match parse(&text, &path) {
+        Ok(config) => Ok((config, text)),
+        Err(error) => {
+            let refused = ReloadRefused::new(RefusalCode::Invalid, error.to_string());
+            Err((Some(text), refused))
+        }
+    };
+    Read { path, outcome }
+}
+
+fn issuers(config: &Config) -> BTreeSet<String> {
+    let issuers = config.identity.jwt.iter();
+    issuers.map(|issuer| issuer.issuer.clone()).collect()
+}
+
+/// To systemd, which then waits for [`tell_ready`].
+fn tell_reloading() {
+    let mut states = vec![NotifyState::Reloading];
+    states.extend(NotifyState::monotonic_usec_now());
+    let _ = sd_notify::notify(&states);
+}
+
+fn tell_ready() {
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+impl ConfigurationStatus {
+    fn note_kept(&mut self, kept: io::Result<u64>) {
+        match kept {
+            Ok(version) => self.version = Some(version),
+            Err(error) => {
+                let error = error.to_string();
+                tracing::error!("the configuration is not kept in the history: {error}");
+                self.history_error = Some(error);
+            }
+        }
+    }
+}
