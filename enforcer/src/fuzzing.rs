@@ -1,13 +1,22 @@
 //! Doors for the fuzz targets, built with `cfg(fuzzing)` only: each hands arbitrary bytes to one
 //! parser and checks what must hold whatever they are.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::Uri;
+use jsonwebtoken::Algorithm;
 
 use crate::{
-    authn::{Authenticator, certificate},
+    authn::{Authenticator, KeySet, certificate, introspected},
     channel::{self, ToGateway, ToWarden},
     clock::{Now, WallInstant},
-    config::{CertificateName, Config, Identity},
+    config::{
+        CertificateName, ClientProof, Config, Identity, Introspection, IntrospectionClient,
+        JwtIssuer, KeySource, Outbound,
+    },
     gateway,
 };
 
@@ -53,6 +62,46 @@ pub fn tokens(input: &[u8]) {
     };
     let nobody = Authenticator::load(&nobody).expect("no keys to load");
     assert!(nobody.validate(token, Now::read()).is_err());
+}
+
+/// What an issuer publishes: a JWK set.
+pub fn key_sets(input: &[u8]) {
+    let rules = JwtIssuer {
+        issuer: "https://idp.example".to_owned(),
+        audience: vec!["api".to_owned()],
+        keys: KeySource::JwksFile(PathBuf::new()),
+        algorithms: vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA],
+        certificate_bound: false,
+        leeway: Duration::ZERO,
+    };
+    if let Ok(keys) = KeySet::parse(&rules, input) {
+        assert!(!keys.thumbprints().is_empty());
+    }
+}
+
+/// What an issuer answers about a token.
+pub fn introspection_answers(input: &[u8]) {
+    let rules = Introspection {
+        issuer: "https://idp.example".to_owned(),
+        endpoint: Uri::from_static("https://idp.example/introspect"),
+        audience: Vec::new(),
+        token_prefix: String::new(),
+        client: IntrospectionClient {
+            id: "fuzz".to_owned(),
+            proof: ClientProof::Tls,
+        },
+        active_ttl: Duration::ZERO,
+        inactive_ttl: Duration::ZERO,
+        stale_ttl: Duration::ZERO,
+        recheck_interval: Duration::from_secs(1),
+        default_token_lifetime: Duration::from_secs(1),
+        leeway: Duration::ZERO,
+        outbound: Outbound::default(),
+    };
+    let now = WallInstant::from_unix_seconds(0);
+    if let Ok(active) = introspected::read(input, "token", &rules, now) {
+        assert!(!active.credential().principal.subject.is_empty());
+    }
 }
 
 /// A client's certificate (DER).

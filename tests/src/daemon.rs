@@ -166,6 +166,16 @@ impl<'bed> Daemon<'bed> {
             .collect()
     }
 
+    /// Refusals for a reason: those with a record of their own, and whatever came too often for one.
+    pub fn refusals(&self, reason: &str) -> Result<u64> {
+        let records = self.audit()?;
+        let written = records.iter().filter(|record| record["reason"] == reason);
+        let written = written.count() as u64;
+        let status = self.cli(&["status", "--json"])?.json()?;
+        let counted = status["audit"]["counted"].as_u64();
+        Ok(written + counted.context("what was only counted")?)
+    }
+
     /// The first audit record of this event that matches, once there is one.
     pub fn wait_for_audit(&self, event: &str, matches: impl Fn(&Value) -> bool) -> Result<Value> {
         let found = wait::until(&format!("the audit log had such a {event}"), || {

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use enforcer::{
-    clock::{BootInstant, Now},
+    clock::Now,
     session::{KeyUse, Principal, SessionId, SessionKey},
     warden::store::{DATABASE_NAME, Store, StoredSession},
 };
@@ -113,15 +113,13 @@ fn fill(scene: &Scene) -> Result<()> {
             started_at: now.wall,
             opened_at: now.wall,
             deadline: now.wall.saturating_add(hour),
-            boot_deadline: BootInstant::from_nanos(0),
-            boot_id: String::new(),
             token_expires_at: now.wall.saturating_add(hour * 24),
             signing_key: None,
             certificate: None,
             policies: vec![MAIN.to_owned()],
             first_address: None,
             hours_end_at: None,
-            idle_timeout: None,
+            warned_for: None,
             last_activity: now.wall,
         });
     }

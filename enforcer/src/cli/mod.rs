@@ -352,6 +352,7 @@ mod tests {
              --claims c.json --client 192.0.2.7 --issuer https://idp --at 2026-01-31T12:00:00Z",
             "enforcer connect --gateway gw:443 --token-file t --listen 127.0.0.1:5432 db:5432",
             "enforcer connect --gateway [::1]:443 --token-env TOKEN --stdio [::1]:22",
+            "enforcer connect --gateway gw:443 --stdio --client-certificate c --client-key k db:1",
             "enforcer connect --gateway gw:443 --token-command idp --stdio -q --ca c --server-name n db:1",
             "enforcer reload --max-cut 10 --yes --config f.toml --json",
             "enforcer policy simulate --config new.toml --json",

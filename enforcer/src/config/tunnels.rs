@@ -104,6 +104,7 @@ fn report_request_settings(draft: &mut Draft<'_>, raw: &RawRoute) {
     refuse(draft, "host", raw.host.as_ref());
     refuse(draft, "path", raw.path.as_ref());
     refuse(draft, "forward_token", raw.forward_token.as_ref());
+    refuse(draft, "assertion_audience", raw.assertion_audience.as_ref());
     refuse(draft, "upstream_pool", raw.upstream_pool.as_ref());
     refuse(draft, "response_timeout", raw.response_timeout.as_ref());
 }

@@ -1,120 +1,36 @@
-//! `cargo xtask bench`: what a policy decision takes, how late the cut is when many sessions end at
-//! the same instant, what a reload with many live sessions costs, and how many queries a second of
-//! pgbench's go through.
-//!
-//! Every session has a download under way. Lateness is measured on the cable, from the deadline to
-//! the last payload and to the reset; and at the clients, to the instant at which they knew.
+//! `cargo xtask bench`: the measurements, or those of them that are named.
 
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, ensure};
-use enforcer::clock::{self, Now};
+use anyhow::{Context as _, Result, bail};
 use enforcer_tests::{
-    Scene, audit_load,
-    client::{Download, End},
-    pgbench, reload_under_load, wait,
-    wire::{Lateness, difference, millis},
+    audit_load, cut_lateness, pgbench, policy_decision, reload_under_load, throughput,
 };
-use jiff::SignedDuration;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Chunks a second over all downloads: as many as two cores forward at leisure.
-const CHUNKS_A_SECOND: u64 = 5_000;
-const SESSIONS: [u64; 3] = [1, 100, 1000];
-/// Time to open the sessions in: a base, and so much for each.
-const HEAD_START: Duration = Duration::from_secs(3);
-const HEAD_START_EACH: Duration = Duration::from_millis(10);
+/// A name, and what it measures and prints.
+type Part = (&'static str, fn() -> Result<()>);
+
+const PARTS: [Part; 6] = [
+    ("policy", policy_decision::measure),
+    ("throughput", throughput::measure),
+    ("pgbench", pgbench::measure),
+    ("cut", cut_lateness::measure),
+    ("audit", audit_load::measure),
+    ("reload", reload_under_load::run),
+];
 
 fn main() -> Result<()> {
-    enforcer_tests::policy_decision::measure()?;
-    raise_descriptor_limit()?;
-    let parts: Vec<_> = std::env::args().skip(1).collect();
-    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
-    if wanted("cut") {
-        measure_cuts()?;
+    let wanted: Vec<_> = std::env::args().skip(1).collect();
+    let known = |name: &String| PARTS.iter().any(|(part, _)| part == name);
+    if let Some(unknown) = wanted.iter().find(|name| !known(name)) {
+        let names: Vec<_> = PARTS.iter().map(|(name, _)| *name).collect();
+        bail!(
+            "nothing is called `{unknown}`: name some of {}",
+            names.join(", ")
+        );
     }
-    if wanted("reload") {
-        reload_under_load::run()?;
-    }
-    if wanted("pgbench") {
-        pgbench::measure()?;
+    for (name, measure) in PARTS {
+        if wanted.is_empty() || wanted.iter().any(|it| it == name) {
+            measure().context(name)?;
+        }
     }
     Ok(())
-}
-
-fn measure_cuts() -> Result<()> {
-    println!(
-        "{:>8}  {:<24}{:>14}{:>14}{:>14}",
-        "sessions", "lateness of", "p50", "p99", "max"
-    );
-    for sessions in SESSIONS {
-        measure(sessions).with_context(|| format!("with {sessions} sessions"))?;
-    }
-    audit_load::measure().context("with audit records")
-}
-
-/// Each session takes one descriptor here for its client and one for its upstream.
-fn raise_descriptor_limit() -> Result<()> {
-    let hard = getrlimit(Resource::Nofile).maximum;
-    let limit = Rlimit {
-        current: hard,
-        maximum: hard,
-    };
-    setrlimit(Resource::Nofile, limit).context("raise the descriptor limit")
-}
-
-fn measure(sessions: u64) -> Result<()> {
-    let scene = Scene::new("bench")?;
-    let daemon = scene.start()?;
-    let capture = scene.capture()?;
-    let client = scene.client()?;
-    let head_start = HEAD_START + HEAD_START_EACH * u32::try_from(sessions)?;
-    let deadline = wait::whole_second_after(head_start);
-    let every = (1000 * sessions / CHUNKS_A_SECOND).max(1);
-    let path = format!("/download?rate=100000&every={every}");
-    let downloads = (0..sessions).map(|number| {
-        let token = scene.token_until(&format!("user {number}"), deadline)?;
-        client.download(&path, &token)
-    });
-    let downloads = downloads.collect::<Result<Vec<_>>>()?;
-    ensure!(clock::wall_now() < deadline, "this machine is too slow");
-
-    let locals = downloads.iter().map(Download::local).collect::<Vec<_>>();
-    let endings = downloads
-        .into_iter()
-        .map(Download::end)
-        .collect::<Result<Vec<_>>>()?;
-    let wire = capture.finish()?;
-    drop(daemon);
-
-    let now = Now::read();
-    let (mut payloads, mut resets, mut seen) = (Vec::new(), Vec::new(), Vec::new());
-    for (local, ending) in locals.into_iter().zip(endings) {
-        ensure!(ending.how == End::Reset, "a client saw {:?}", ending.how);
-        let Lateness {
-            last_payload,
-            reset,
-        } = wire.conversation(local).check_cut(deadline)?;
-        payloads.push(last_payload);
-        resets.push(reset);
-        seen.push(difference(now.wall_at(ending.at), deadline));
-    }
-    report(&sessions.to_string(), "the last payload", payloads);
-    report("", "the reset, on the wire", resets);
-    report("", "the reset, at the client", seen);
-    Ok(())
-}
-
-fn report(sessions: &str, what: &str, mut lateness: Vec<SignedDuration>) {
-    lateness.sort();
-    let percentile = |hundredths: usize| {
-        let rank = (lateness.len() * hundredths).div_ceil(100).max(1);
-        millis(lateness[rank - 1])
-    };
-    println!(
-        "{sessions:>8}  {what:<24}{:>14}{:>14}{:>14}",
-        percentile(50),
-        percentile(99),
-        percentile(100),
-    );
 }

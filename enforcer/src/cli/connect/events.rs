@@ -98,7 +98,7 @@ fn parse(block: &str) -> Option<Event> {
     let reason = || data["reason"].as_str().map(str::to_owned);
     let expires_in = || data["expires_in_seconds"].as_u64();
     Some(match field("event")? {
-        "warning" => Event::Warning {
+        "warning" | "ending" => Event::Warning {
             reason: reason()?,
             expires_in: expires_in()?,
         },

@@ -309,11 +309,11 @@ fn request(
     token: &Token,
 ) -> Result<Request<()>, Failure> {
     let request = uri.and_then(|uri| {
-        Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(field, token.bearer())
-            .body(())
+        let mut request = Request::builder().method(method).uri(uri).body(())?;
+        if let Some(bearer) = token.bearer() {
+            request.headers_mut().insert(field, bearer);
+        }
+        Ok(request)
     });
     request.map_err(|error| Failure::Local(std::io::Error::other(error)))
 }

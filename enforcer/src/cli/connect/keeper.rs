@@ -74,7 +74,11 @@ async fn find_out(client: &Client, line: &Line) -> Verdict {
         other.ask(Method::GET, SESSION, &token).await.map(drop)
     };
     match asked.await {
-        Err(Failure::Refused(refused)) => Verdict::SessionOver(refused.message),
+        Err(Failure::Refused(refused)) => {
+            let ended = refused.message.strip_prefix("the session has ended (");
+            let reason = ended.and_then(|rest| rest.strip_suffix(')'));
+            Verdict::SessionOver(reason.unwrap_or(&refused.message).to_owned())
+        }
         Ok(()) | Err(_) => Verdict::Lost,
     }
 }
@@ -84,6 +88,7 @@ async fn follow(client: &Client, line: &Arc<Line>) -> String {
     let mut events = Events::of(line).await;
     let mut expires_at = line.expires_at();
     let mut renewal = Renewal::default();
+    let mut renewed_at = None;
     loop {
         let ends_at = *expires_at.borrow_and_update();
         let wait = ends_at.map_or(LONGEST_SLEEP, |at| renewal.wait(at, boot_now()));
@@ -93,7 +98,12 @@ async fn follow(client: &Client, line: &Arc<Line>) -> String {
                     "the session ends in {} ({reason})", time(expires_in)
                 )),
                 Some(Event::Renewed { expires_in }) => {
-                    client.voice.tell(format!("the session goes on for {}", time(expires_in)));
+                    // Its own renewals it has told itself.
+                    let own = renewed_at.take().is_some_and(|at| is_recent(at, boot_now()));
+                    if !own {
+                        let text = format!("the session goes on for {}", time(expires_in));
+                        client.voice.tell(text);
+                    }
                     line.learn(expires_in);
                 }
                 Some(Event::Ended { reason }) => return reason,
@@ -109,7 +119,9 @@ async fn follow(client: &Client, line: &Arc<Line>) -> String {
                 && line.tunnels() > 0
             {
                 renewal.tried_at = Some(boot_now());
-                renew(client, line, ends_at, &mut renewal).await;
+                if renew(client, line, ends_at, &mut renewal).await {
+                    renewed_at = Some(boot_now());
+                }
             },
         }
     }
@@ -137,13 +149,25 @@ impl Renewal {
     }
 }
 
-async fn renew(client: &Client, line: &Arc<Line>, ends_at: BootInstant, renewal: &mut Renewal) {
+/// The gateway tells of a renewal at once.
+fn is_recent(renewed_at: BootInstant, now: BootInstant) -> bool {
+    now.saturating_duration_since(renewed_at) < Duration::from_secs(5)
+}
+
+/// True: the session lasts longer now.
+async fn renew(
+    client: &Client,
+    line: &Arc<Line>,
+    ends_at: BootInstant,
+    renewal: &mut Renewal,
+) -> bool {
     let left = |now| time(ends_at.saturating_duration_since(now).as_secs());
     let token = match client.tokens.read().await {
         Ok(token) => token,
         Err(error) => {
             let text = format!("the session ends in {}: {error}", left(boot_now()));
-            return client.voice.warn(text);
+            client.voice.warn(text);
+            return false;
         }
     };
     if token == line.token() {
@@ -152,12 +176,12 @@ async fn renew(client: &Client, line: &Arc<Line>, ends_at: BootInstant, renewal:
             let hope = if client.tokens.may_change() {
                 "the token is still the same"
             } else {
-                "a token from the environment cannot be renewed"
+                "there is no newer token where it comes from"
             };
             let text = format!("the session ends in {}: {hope}", left(boot_now()));
             client.voice.warn(text);
         }
-        return;
+        return false;
     }
     match present(client, line, &token).await {
         Ok(expires_in) => {
@@ -168,16 +192,19 @@ async fn renew(client: &Client, line: &Arc<Line>, ends_at: BootInstant, renewal:
                     "the session ends in {} for good: it cannot be renewed any further",
                     time(expires_in)
                 );
-                return client.voice.warn(text);
+                client.voice.warn(text);
+                return false;
             }
-            client
-                .voice
-                .tell(format!("renewed, for {}", time(expires_in)));
+            let text = format!("renewed, for {}", time(expires_in));
+            client.voice.tell(text);
             line.learn(expires_in);
+            true
         }
-        Err(error) => client
-            .voice
-            .warn(format!("cannot renew the session: {error}")),
+        Err(error) => {
+            let text = format!("cannot renew the session: {error}");
+            client.voice.warn(text);
+            false
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use rustix::net::sockopt::set_socket_linger;
 use rustls::pki_types::ServerName;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -30,7 +31,7 @@ pub use self::address::{Address, InvalidAddress};
 pub(crate) use self::failure::Failure;
 use self::{
     client::Client,
-    gateway::{Gateway, Verdict},
+    gateway::{Gateway, Tunnel, Verdict},
     relay::{Until, relay},
     say::Voice,
     token::TokenSource,
@@ -76,12 +77,17 @@ pub struct LocalEnd {
     pub stdio: bool,
 }
 
-/// Where the bearer token is: exactly one of the fields is set.
+/// Where the bearer token is: at most one of the fields is set, and none only where a certificate
+/// is shown.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub struct TokenArgs {
     /// Read the token from this file, anew for each renewal.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present_any = ["token_env", "token_command", "client_certificate"]
+    )]
     pub token_file: Option<PathBuf>,
     /// Read the token from this environment variable.
     #[arg(long, value_name = "VARIABLE")]
@@ -113,12 +119,11 @@ fn server_name(text: &str) -> Result<ServerName<'static>, &'static str> {
 }
 
 impl TokenArgs {
-    fn source(self) -> Result<TokenSource> {
+    fn source(self) -> TokenSource {
         let file = self.token_file.map(TokenSource::File);
-        let source = file
-            .or(self.token_env.map(TokenSource::Environment))
-            .or(self.token_command.map(TokenSource::Command));
-        source.context("no token is named")
+        file.or(self.token_env.map(TokenSource::Environment))
+            .or(self.token_command.map(TokenSource::Command))
+            .unwrap_or(TokenSource::Certificate)
     }
 }
 
@@ -131,7 +136,7 @@ pub(super) fn run(args: ConnectArgs) -> Result<ExitCode> {
     let result = runtime.block_on(async {
         let voice = Voice { quiet: args.quiet };
         let gateway = Gateway::load(args.gateway, &args.tls)?;
-        let client = Client::new(gateway, args.token.source()?, args.target.clone(), voice);
+        let client = Client::new(gateway, args.token.source(), args.target.clone(), voice);
         match args.local.listen {
             Some(address) => listen(&client, address, &args.target).await?,
             None => pipe(&client).await?,
@@ -175,20 +180,30 @@ async fn listen(client: &Arc<Client>, address: SocketAddr, target: &Address) -> 
 
 /// Serves one local connection. Until it has ended well, whatever closes it resets it: the end of
 /// this process must not look like the target's.
-async fn carry(client: Arc<Client>, mut stream: TcpStream) {
-    use rustix::net::sockopt::set_socket_linger;
-    let result = async {
-        set_socket_linger(&stream, Some(Duration::ZERO)).map_err(std::io::Error::from)?;
-        stream.set_nodelay(true)?;
-        let mut tunnel = client.open().await?;
-        let (read, write) = stream.split();
-        relay(read, write, &mut tunnel, Until::Both).await?;
-        set_socket_linger(&stream, None).map_err(std::io::Error::from)?;
-        Ok::<_, Failure>(())
+async fn carry(client: Arc<Client>, stream: TcpStream) {
+    let mut tunnel = match open_for(&client, &stream).await {
+        Ok(tunnel) => tunnel,
+        Err(failure) => return client.voice.warn(explain(&failure)),
     };
-    if let Err(failure) = result.await {
-        client.voice.warn(explain(&failure));
+    let mut stream = stream;
+    let (read, write) = stream.split();
+    let result = relay(read, write, &mut tunnel, Until::Both).await;
+    if result.is_ok() {
+        // Fails only for a socket that is gone.
+        let _ = set_socket_linger(&stream, None);
     }
+    drop(stream);
+    match finish(&tunnel, result).await {
+        // Said once, for all tunnels.
+        Ok(()) | Err(Failure::SessionOver(_)) => {}
+        Err(failure) => client.voice.warn(explain(&failure)),
+    }
+}
+
+async fn open_for(client: &Arc<Client>, stream: &TcpStream) -> Result<Tunnel, Failure> {
+    set_socket_linger(stream, Some(Duration::ZERO)).map_err(std::io::Error::from)?;
+    stream.set_nodelay(true)?;
+    client.open().await
 }
 
 /// Serves standard input and output.
@@ -196,8 +211,13 @@ async fn pipe(client: &Arc<Client>) -> Result<(), Failure> {
     let mut tunnel = client.open().await?;
     let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
     let result = relay(input, output, &mut tunnel, Until::Target).await;
+    finish(&tunnel, result).await
+}
+
+/// What came of a tunnel. If the whole connection broke off, and not the tunnel's stream alone, it
+/// may be for the end of the session.
+async fn finish(tunnel: &Tunnel, result: Result<(), Failure>) -> Result<(), Failure> {
     match &result {
-        // Not the stream alone: the whole connection.
         Err(Failure::Broken(error)) if !error.is_reset() => {
             let verdict = tokio::time::timeout(VERDICT_TIMEOUT, tunnel.line.verdict()).await;
             match verdict {

@@ -24,6 +24,9 @@ impl Voice {
 }
 
 /// A number of seconds, for people.
-pub(super) fn time(seconds: u64) -> impl Display {
-    humantime::format_duration(Duration::from_secs(seconds))
+pub(super) fn time(seconds: u64) -> String {
+    match seconds {
+        0 => "less than a second".to_owned(),
+        _ => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+    }
 }

@@ -18,11 +18,13 @@ pub(super) enum TokenSource {
     Environment(String),
     /// A command line for the shell.
     Command(String),
+    /// There is none: the client's certificate says who it is.
+    Certificate,
 }
 
-/// A bearer token.
+/// A bearer token, or none.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Token(String);
+pub(super) struct Token(Option<String>);
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +46,7 @@ pub(crate) enum TokenError {
 impl TokenSource {
     /// Whether asking again may give another token.
     pub(super) fn may_change(&self) -> bool {
-        !matches!(self, Self::Environment(_))
+        matches!(self, Self::File(_) | Self::Command(_))
     }
 
     /// Reads the token as it is now.
@@ -64,6 +66,7 @@ impl TokenSource {
                 token.ok_or(TokenError::Malformed("the variable"))
             }
             Self::Command(line) => run(line).await,
+            Self::Certificate => Ok(Token(None)),
         }
     }
 }
@@ -93,16 +96,16 @@ impl Token {
         let fits = !token.is_empty()
             && token.len() <= MAX_LENGTH
             && token.bytes().all(|byte| byte.is_ascii_graphic());
-        fits.then(|| Self(token.to_owned()))
+        fits.then(|| Self(Some(token.to_owned())))
     }
 
     /// The field's value, kept out of logs and compression tables.
-    pub(super) fn bearer(&self) -> HeaderValue {
+    pub(super) fn bearer(&self) -> Option<HeaderValue> {
+        let token = self.0.as_ref()?;
         // A token is visible ASCII, which a field may hold.
-        let value = HeaderValue::try_from(format!("Bearer {}", self.0));
-        let mut value = value.unwrap_or(HeaderValue::from_static("Bearer"));
+        let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
         value.set_sensitive(true);
-        value
+        Some(value)
     }
 }
 
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_token_is_one_word() {
-        let parse = |text: &str| Token::parse(text.as_bytes()).map(|token| token.0);
+        let parse = |text: &str| Token::parse(text.as_bytes()).and_then(|token| token.0);
         assert_eq!(parse(" a.b-c_d\r\n").as_deref(), Some("a.b-c_d"));
         for text in [
             "",
@@ -130,8 +133,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), None, "{text:?}");
         }
-        assert_eq!(parse("secret").map(|_| ()), Some(()));
-        let token = Token("secret".to_owned());
+        let token = Token(Some("secret".to_owned()));
         assert!(!format!("{token:?} {:?}", token.bearer()).contains("secret"));
     }
 
@@ -143,9 +145,9 @@ mod tests {
         assert!(matches!(file.read().await, Err(TokenError::File(..))));
         for text in ["first", "second"] {
             std::fs::write(&path, format!("{text}\n")).unwrap();
-            assert_eq!(file.read().await.unwrap().0, text);
+            assert_eq!(file.read().await.unwrap().0.as_deref(), Some(text));
             let command = TokenSource::Command(format!("cat '{}'", path.display()));
-            assert_eq!(command.read().await.unwrap().0, text);
+            assert_eq!(command.read().await.unwrap().0.as_deref(), Some(text));
         }
         let failing = TokenSource::Command("echo nothing >&2; exit 3".to_owned());
         assert!(matches!(failing.read().await, Err(TokenError::Failed(_))));

@@ -1,5 +1,6 @@
 mod audit;
 mod certificates;
+mod cookies;
 mod faults;
 mod files;
 mod identity;

@@ -10,8 +10,12 @@ use std::{
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::introspector::{Answer, Introspector};
+use super::{
+    answers::{Answer, Attested},
+    introspector::Introspector,
+};
 use crate::{
+    authn::TokenDigest,
     channel::{EndCause, ToWarden},
     clock::boot_now,
     gateway::{link::Link, sessions::SessionHandle},
@@ -61,7 +65,7 @@ impl Asked {
     /// The session's token is still active. If it ends later than was said before, so does the
     /// session.
     async fn confirm(&self, link: &Arc<Link>, session: &SessionHandle, last: &Answer) {
-        let Ok(active) = &self.answer.said else {
+        let Ok(Attested { active, .. }) = &self.answer.said else {
             return;
         };
         if self.answer.expires_later(last) {
@@ -70,16 +74,6 @@ impl Asked {
                 debug!(session = %session.id(), "not renewed: {refusal}");
             }
             self.follow(link, session);
-        }
-    }
-}
-
-impl Answer {
-    /// Whether its token ends later. The same token, asked about again, may.
-    fn expires_later(&self, other: &Self) -> bool {
-        match (&self.said, &other.said) {
-            (Ok(this), Ok(other)) => this.credential().expires_at > other.credential().expires_at,
-            _ => false,
         }
     }
 }
@@ -102,7 +96,11 @@ impl Introspector {
                 () = tokio::time::sleep(self.until_recheck(session.id())) => {}
             }
             let last = Arc::clone(&latest.borrow_and_update());
-            let cause = match self.ask(last.digest, &last.token).await {
+            // Only answers about active tokens are followed.
+            let Ok(Attested { token, digest, .. }) = &last.said else {
+                break;
+            };
+            let cause = match self.ask(*digest, token).await {
                 Ok(answer) if answer.said.is_ok() => {
                     Asked::new(&self, &answer)
                         .confirm(&link, &session, &last)
@@ -112,7 +110,7 @@ impl Introspector {
                 // Another token may have taken its place meanwhile.
                 Ok(_) if latest.has_changed().unwrap_or(false) => continue,
                 Ok(_) => EndCause::TokenInactive,
-                Err(_) if self.stands(&last) => continue,
+                Err(_) if self.stands(digest, &last) => continue,
                 Err(_) => EndCause::TokenUnconfirmed,
             };
             let session = session.id();
@@ -122,8 +120,8 @@ impl Introspector {
     }
 
     /// Nobody answers: whether a session may go on by the last word about its token.
-    fn stands(&self, last: &Arc<Answer>) -> bool {
-        let newest = self.known(&last.digest).unwrap_or_else(|| Arc::clone(last));
+    fn stands(&self, digest: &TokenDigest, last: &Arc<Answer>) -> bool {
+        let newest = self.known(digest).unwrap_or_else(|| Arc::clone(last));
         let ttl = self.rules.active_ttl.max(self.rules.recheck_interval) + self.rules.stale_ttl;
         let age = boot_now().saturating_duration_since(newest.asked_at);
         newest.said.is_ok() && age < ttl

@@ -16,39 +16,30 @@ use std::{
     time::Duration,
 };
 
-use quick_cache::sync::Cache;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tracing::warn;
 
 use super::{
     IdentityError, Recognized,
+    answers::{Answer, Answers, Attested},
     following::{Asked, Followed},
     question::{self, Credentials, Unanswered},
 };
 use crate::{
-    authn::{LONGEST_TOKEN, TokenDigest, TokenError, introspected::Active},
+    authn::{LONGEST_TOKEN, TokenDigest, TokenError},
     clock::{BootInstant, Now, boot_now},
     config::Introspection,
     gateway::{outbound::Outbound, rejection::Rejection, upstream::tls::NativeRoots},
     session::SessionId,
 };
 
-/// Answers that are remembered, about a kilobyte each.
-const CAPACITY: usize = 16_384;
-/// Questions that wait for an answer at one endpoint: invented tokens cost the issuer no more.
+/// Questions that an endpoint has to answer at a time: invented tokens cost the issuer no more.
 const MOST_QUESTIONS: usize = 32;
 /// After a failure, how long old answers are believed without asking again.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-
-/// What an issuer last said of a token.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) token: Arc<str>,
-    pub(super) digest: TokenDigest,
-    pub(super) said: Result<Active, TokenError>,
-    /// When it was asked.
-    pub(super) asked_at: BootInstant,
-}
 
 /// One endpoint.
 #[derive(Debug)]
@@ -56,7 +47,7 @@ pub(super) struct Introspector {
     pub(super) rules: Introspection,
     outbound: Outbound,
     credentials: Credentials,
-    answers: Cache<TokenDigest, Arc<Answer>>,
+    answers: Answers,
     /// Questions that wait for an answer, by the token that they are about.
     questions: Mutex<Questions>,
     slots: Semaphore,
@@ -80,7 +71,7 @@ impl Introspector {
             credentials: Credentials::load(rules)
                 .map_err(|error| IdentityError::ClientSecret(issuer(), error))?,
             rules: rules.clone(),
-            answers: Cache::new(CAPACITY),
+            answers: Answers::new(),
             questions: Mutex::default(),
             slots: Semaphore::new(MOST_QUESTIONS),
             failed_at: AtomicU64::new(0),
@@ -126,9 +117,9 @@ impl Introspector {
         answer: &Arc<Answer>,
         now: Now,
     ) -> Result<Recognized, Rejection> {
-        let active = answer.said.as_ref().map_err(TokenError::clone)?;
+        let attested = answer.said.as_ref().map_err(TokenError::clone)?;
         Ok(Recognized {
-            identified: active.identify(now.wall)?.clone(),
+            identified: attested.active.identify(now.wall)?.clone(),
             asked: Some(Asked::new(self, answer)),
         })
     }
@@ -188,39 +179,34 @@ impl Introspector {
         }
     }
 
-    /// Puts the question, and remembers the answer.
+    /// Puts the question when it is its turn, and remembers the answer.
     async fn put(&self, digest: TokenDigest, token: Arc<str>) -> Outcome {
-        let asked_at = boot_now();
-        let said = match self.slots.try_acquire() {
-            Ok(_slot) => {
-                question::put(&self.rules, &self.outbound, &self.credentials, &token).await
-            }
-            Err(_) => Err(Unanswered::Busy),
+        let Ok(Ok(_slot)) = timeout(self.rules.outbound.timeout, self.slots.acquire()).await else {
+            return Err(Arc::new(Unanswered::Busy));
         };
-        let mut said = match said {
+        let asked_at = boot_now();
+        let said = question::put(&self.rules, &self.outbound, &self.credentials, &token).await;
+        let said = match said {
             Ok(said) => said,
             Err(error) => {
                 self.failed_at.store(asked_at.as_nanos(), Ordering::Relaxed);
-                warn!(
-                    issuer = self.rules.issuer,
-                    "a token cannot be asked about: {error}"
-                );
+                let issuer = &self.rules.issuer;
+                warn!(issuer, "a token cannot be asked about: {error}");
                 return Err(Arc::new(error));
             }
         };
         // A token is one principal's for life.
-        if let (Some(old), Ok(new)) = (self.answers.get(&digest), &said)
-            && old.speaks_for_another(new)
-        {
-            said = Err(TokenError::PrincipalChanged);
-        }
-        let answer = Arc::new(Answer {
-            token,
-            digest,
-            said,
-            asked_at,
+        let known = self.answers.get(&digest);
+        let said = said.and_then(|active| match known {
+            Some(known) if known.speaks_for_another(&active) => Err(TokenError::PrincipalChanged),
+            _ => Ok(Attested {
+                token,
+                digest,
+                active,
+            }),
         });
-        self.answers.insert(digest, Arc::clone(&answer));
+        let answer = Arc::new(Answer { said, asked_at });
+        self.answers.remember(digest, &answer);
         Ok(answer)
     }
 
@@ -228,16 +214,6 @@ impl Introspector {
         self.questions
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Answer {
-    fn speaks_for_another(&self, other: &Active) -> bool {
-        match &self.said {
-            Ok(active) => active.credential().principal != other.credential().principal,
-            // Once it has changed it stays worthless.
-            Err(error) => *error == TokenError::PrincipalChanged,
-        }
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! A token that was seen before costs a digest and a look into a table: nothing waits.
 
+mod answers;
 mod fetch;
 mod following;
 mod introspector;

@@ -33,7 +33,7 @@ pub(super) enum Unanswered {
     Senseless,
     #[error("the question cannot be written")]
     Unwritable(#[from] http::Error),
-    #[error("too many questions wait for an answer already")]
+    #[error("too many questions wait for an answer")]
     Busy,
 }
 
