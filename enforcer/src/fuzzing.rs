@@ -112,6 +112,14 @@ pub fn certificates(input: &[u8]) {
     }
 }
 
+/// What a PostgreSQL client sends and receives, in pieces as long as the first byte says.
+pub fn postgres_messages(input: &[u8]) {
+    let Some((piece, stream)) = input.split_first() else {
+        return;
+    };
+    gateway::fuzzing::read_postgres(stream, usize::from(*piece).max(1));
+}
+
 /// A PROXY protocol header, in pieces as long as the first byte says.
 pub fn proxy_headers(input: &[u8]) {
     let Some((piece, stream)) = input.split_first() else {

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 23] = [
+const TEST_PACKAGES: [&str; 24] = [
     "bpftool",
     "curl",
     "haproxy",
@@ -23,6 +23,7 @@ const TEST_PACKAGES: [&str; 23] = [
     "openssh-client",
     "openssh-server",
     "openssl",
+    "postgresql",
     "procps",
     "prometheus",
     "python3-grpcio",

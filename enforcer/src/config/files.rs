@@ -1,6 +1,9 @@
 //! The files that a configuration refers to: there, readable, and of use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     JwtIssuer,
@@ -49,6 +52,8 @@ pub(super) enum Content {
     Secret,
     /// The keys of a token issuer.
     Keys(Box<JwtIssuer>),
+    /// A password.
+    Password,
     /// What a client proves itself with: one line of text.
     ClientSecret,
 }
@@ -76,6 +81,7 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
         Content::PrivateKeyOf(certificate) => private_key(path, certificate),
         Content::ClientSecret => client_secret(path),
         Content::Roots => roots(path).map(drop),
+        Content::Password => password(path),
         Content::RevocationListOf(authorities) => revocation_lists(path, authorities),
         Content::SigningKey => signing(SigningKey::load(path)),
         Content::FormerKey => signing(signing::former_key(path)),
@@ -95,6 +101,14 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(path)
         .map_err(|error| Fault::new(format!("cannot be read: {error}"), reading_help(&error)))
+}
+
+/// The password in a file: its bytes without a final line break.
+pub(crate) fn read_password(path: &Path) -> io::Result<Vec<u8>> {
+    let content = std::fs::read(path)?;
+    let line = content.strip_suffix(b"\n");
+    let line = line.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    Ok(line.unwrap_or(&content).to_vec())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
@@ -133,6 +147,20 @@ fn private_key(path: &Path, certificate: &Path) -> Result<(), Fault> {
                 "write an RSA, ECDSA or Ed25519 key and its certificate",
             ),
         })
+}
+
+fn password(path: &Path) -> Result<(), Fault> {
+    match read_password(path) {
+        Ok(password) if password.is_empty() || password.contains(&0) => Err(Fault::new(
+            "holds no password",
+            "put the password there; a final line break does not count",
+        )),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Fault::new(
+            format!("cannot be read: {error}"),
+            reading_help(&error),
+        )),
+    }
 }
 
 fn client_secret(path: &Path) -> Result<(), Fault> {

@@ -13,6 +13,7 @@ use super::{
     files::Content,
     proxy,
     raw::{Named, RawListener, RawServerTls},
+    upstream::Carried,
 };
 
 pub(super) fn convert(
@@ -88,16 +89,12 @@ pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 fn protocol(draft: &mut Draft<'_>, raw: &RawListener) -> Protocol {
     let value = raw.protocol.as_ref();
-    if let Some(later) = value.filter(|value| value.get_ref() == "postgres") {
-        draft.report(
-            later,
-            "the protocol `postgres` is not supported yet",
-            "write `protocol = \"http\"` or `protocol = \"tcp\"`",
-        );
-        return Protocol::Http;
-    }
     let name = certificate_name(draft, raw.principal.as_ref());
-    let protocols = [("http", Protocol::Http), ("tcp", Protocol::Tcp(name))];
+    let protocols = [
+        ("http", Protocol::Http),
+        ("tcp", Protocol::Tcp(name)),
+        ("postgres", Protocol::Postgres),
+    ];
     let protocol = draft.word("protocol", value, protocols);
     if let (Protocol::Tcp(_), Some(value)) = (protocol, value) {
         if let Some(identity) = &raw.identity {
@@ -112,13 +109,13 @@ fn protocol(draft: &mut Draft<'_>, raw: &RawListener) -> Protocol {
     protocol
 }
 
-/// How requests on an HTTP listener say whose they are.
+/// How requests, and clients of a PostgreSQL listener, say whose they are.
 fn request_identity(
     draft: &mut Draft<'_>,
     raw: &RawListener,
     protocol: Protocol,
 ) -> RequestIdentity {
-    if protocol != Protocol::Http {
+    if protocol.carries() == Carried::Bytes {
         return RequestIdentity::Token;
     }
     let name = certificate_name(draft, raw.principal.as_ref());
@@ -150,6 +147,17 @@ fn request_identity(
         _ => {}
     }
     identity
+}
+
+impl Protocol {
+    /// What upstreams of its routes must carry.
+    pub(super) const fn carries(self) -> Carried {
+        match self {
+            Self::Http => Carried::Http,
+            Self::Tcp(_) => Carried::Bytes,
+            Self::Postgres => Carried::Postgres,
+        }
+    }
 }
 
 const ADD_CLIENT_CA: &str =

@@ -20,6 +20,7 @@ mod location;
 mod monitoring;
 mod outbound;
 mod policies;
+mod postgres;
 mod proxy;
 mod raw;
 mod routes;
@@ -39,7 +40,7 @@ pub use difference::differences;
 pub(crate) use difference::route_name;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
-pub(crate) use files::read_secret;
+pub(crate) use files::{read_password, read_secret};
 use http::Uri;
 use ipnet::IpNet;
 pub(crate) use outbound::parse as parse_outbound_url;
@@ -193,12 +194,12 @@ impl Listener {
     /// Clients may say who they are by a token.
     pub fn takes_tokens(&self) -> bool {
         let by_certificate = matches!(self.identity, RequestIdentity::Certificate(_));
-        self.protocol == Protocol::Http && !by_certificate
+        !by_certificate && !matches!(self.protocol, Protocol::Tcp(_))
     }
 
     /// Clients may say who they are by a certificate alone.
     pub fn takes_certificates(&self) -> bool {
-        self.protocol != Protocol::Http || self.identity != RequestIdentity::Token
+        matches!(self.protocol, Protocol::Tcp(_)) || self.identity != RequestIdentity::Token
     }
 }
 
@@ -220,9 +221,12 @@ pub enum Protocol {
     /// Any protocol over TLS, passed on as it is. Clients show a certificate, and this name in it
     /// is the principal's.
     Tcp(CertificateName),
+    /// PostgreSQL, within TLS.
+    Postgres,
 }
 
-/// How requests on an HTTP listener say whose they are (`identity` of a listener).
+/// How requests on an HTTP listener, and clients of a PostgreSQL listener, say whose they are
+/// (`identity` of a listener). A PostgreSQL client gives its token as the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestIdentity {
     /// `token`: by a bearer token. The default.
@@ -458,6 +462,8 @@ pub struct Route {
     pub forward_token: bool,
     /// `aud` of the assertion that requests carry to the upstream; without it they carry none.
     pub assertion_audience: Option<String>,
+    /// `login` and `forward_identity`, from a PostgreSQL listener.
+    pub postgres: Option<PostgresRoute>,
     /// Upstream connections are shared by sessions, or each belongs to one.
     pub upstream_pool: UpstreamPool,
     /// `proxy_protocol`: upstream connections start with a PROXY protocol header, which says who
@@ -467,6 +473,36 @@ pub struct Route {
     pub connect_timeout: Duration,
     /// Longest wait for the upstream's response head; default 60 s.
     pub response_timeout: Duration,
+}
+
+/// How a PostgreSQL upstream is told who comes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostgresRoute {
+    /// Who logs in to it.
+    pub login: Login,
+    /// `forward_identity`: the start-up message carries the principal and the session.
+    pub forward_identity: bool,
+}
+
+/// Who logs in to a PostgreSQL upstream.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Login {
+    /// No `login`: the client itself, with what the upstream asks it for.
+    Client,
+    /// The gateway, as this user; with the password in this file (its bytes without a final line
+    /// break) if the upstream wants one.
+    Gateway(LoginUser, Option<PathBuf>),
+}
+
+/// The user that the gateway logs in as.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LoginUser {
+    /// `user_from = "client"`: the one that the client names. The default.
+    Client,
+    /// `user_from = "subject"`: the principal's subject.
+    Subject,
+    /// `user`: this one.
+    Fixed(String),
 }
 
 /// From a listener to the targets that CONNECT may reach, under a policy.
@@ -517,16 +553,16 @@ pub struct PortRange {
 
 /// An upstream: `http://host:port` or `https://host:port`, or with HTTP/2 `h2c://` (in the clear,
 /// without a handshake about it) and `h2://` (TLS); for a TCP listener `tcp://host:port` or
-/// `tls://host:port`.
+/// `tls://host:port`; for a PostgreSQL listener `postgres://host:port` or `postgres+tls://host:port`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     /// Host name or address, without brackets.
     pub host: String,
-    /// Port; 80 or 443 for HTTP unless given.
+    /// Port; 80 or 443 for HTTP and 5432 for PostgreSQL unless given.
     pub port: u16,
-    /// The HTTP that it speaks; says nothing of a TCP listener's.
+    /// The HTTP that it speaks; says nothing of a TCP or PostgreSQL listener's.
     pub version: HttpVersion,
-    /// TLS towards the upstream, for `https://`, `h2://` and `tls://`.
+    /// TLS towards the upstream, for `https://`, `h2://`, `tls://` and `postgres+tls://`.
     pub tls: Option<UpstreamTls>,
 }
 
@@ -548,6 +584,18 @@ pub struct UpstreamTls {
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// Name to verify instead of the host.
     pub server_name: Option<String>,
+    /// How it starts.
+    pub opening: TlsOpening,
+}
+
+/// How TLS towards an upstream starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsOpening {
+    /// With the first byte.
+    #[default]
+    AtOnce,
+    /// After PostgreSQL's SSLRequest.
+    SslRequest,
 }
 
 /// Versions of the PROXY protocol.

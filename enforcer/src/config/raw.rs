@@ -234,6 +234,8 @@ pub(super) struct RawRoute {
     pub(super) require: Option<Spanned<RawRequire>>,
     pub(super) forward_token: Option<Spanned<bool>>,
     pub(super) assertion_audience: Option<Spanned<String>>,
+    pub(super) login: Option<Spanned<RawLogin>>,
+    pub(super) forward_identity: Option<Spanned<bool>>,
     pub(super) upstream_pool: Option<Spanned<String>>,
     pub(super) proxy_protocol: Option<Spanned<String>>,
     pub(super) connect_timeout: Option<Spanned<RawDuration>>,
@@ -247,6 +249,14 @@ pub(super) struct RawUpstreamTls {
     pub(super) certificate: Option<Spanned<PathBuf>>,
     pub(super) private_key: Option<Spanned<PathBuf>>,
     pub(super) server_name: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLogin {
+    pub(super) user: Option<Spanned<String>>,
+    pub(super) user_from: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
 }
 
 /// One string, or a list of them.

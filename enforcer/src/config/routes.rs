@@ -16,9 +16,10 @@ use super::{
     draft::Draft,
     duration::Zero,
     files::Content,
-    proxy,
+    postgres, proxy,
     raw::{RawRoute, RawUpstreamTls},
-    tunnels, upstream,
+    tunnels,
+    upstream::{self, Carried},
 };
 
 use crate::policy::Policy;
@@ -72,7 +73,7 @@ pub(super) fn convert(
             ));
             continue;
         }
-        let Some(route) = convert_route(draft, &raw, protocol, &known, attached) else {
+        let Some(route) = convert_route(draft, &raw, listener, &known, attached) else {
             continue;
         };
         let what = (
@@ -81,13 +82,13 @@ pub(super) fn convert(
             route.path.clone(),
         );
         if let Some(first) = lines.insert(what, draft.line(&raw)) {
-            let (why, help) = match protocol {
-                Some(Protocol::Tcp(_)) => (
-                    "a TCP listener has one route",
+            let (why, help) = match protocol.map(Protocol::carries) {
+                Some(other @ (Carried::Bytes | Carried::Postgres)) => (
+                    format!("{} has one route", other.listener()),
                     "remove one of the two, or add another listener for it",
                 ),
                 _ => (
-                    "same listener, host and path",
+                    "same listener, host and path".to_owned(),
                     "remove one of the two, or give them different hosts or paths",
                 ),
             };
@@ -136,15 +137,16 @@ fn report_unused_listeners(draft: &mut Draft<'_>, raw: &[Spanned<RawRoute>], nam
 fn convert_route(
     draft: &mut Draft<'_>,
     route: &Spanned<RawRoute>,
-    protocol: Option<Protocol>,
+    from: Option<&Listener>,
     listeners: &BTreeSet<&str>,
     attached: Attached,
 ) -> Option<Route> {
     let raw = route.get_ref();
-    let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
-    if carries_http == Some(false) {
-        report_http_settings(draft, raw);
+    let carried = from.map(|listener| listener.protocol.carries());
+    if let Some(other) = carried.filter(|carried| *carried != Carried::Http) {
+        report_http_settings(draft, raw, other);
     }
+    let postgres = postgres::route(draft, raw, from);
     let listener = draft.reference("listener", &raw.listener, listeners);
     let host = raw.host.as_ref().map(|value| host(draft, value));
     let path = match &raw.path {
@@ -152,7 +154,7 @@ fn convert_route(
         None => Some("/".to_owned()),
     };
     let upstream = match &raw.upstream {
-        Some(url) => convert_upstream(draft, url, raw.upstream_tls.as_ref(), carries_http),
+        Some(url) => convert_upstream(draft, url, raw.upstream_tls.as_ref(), carried),
         None => {
             let help = "add `upstream = \"http://127.0.0.1:9000\"`";
             draft.report(route, "key `upstream` is missing", help);
@@ -164,9 +166,9 @@ fn convert_route(
         ("session", UpstreamPool::Session),
     ];
     let upstream_pool = draft.word("upstream_pool", raw.upstream_pool.as_ref(), pools);
-    // A TCP listener's upstream connections are never shared.
-    let sharing = match carries_http {
-        Some(false) => UpstreamPool::Session,
+    // Only requests can share an upstream connection.
+    let sharing = match carried {
+        Some(Carried::Bytes | Carried::Postgres) => UpstreamPool::Session,
         _ => upstream_pool,
     };
     let proxy_protocol = proxy::version(draft, raw.proxy_protocol.as_ref(), sharing);
@@ -197,6 +199,7 @@ fn convert_route(
             .assertion_audience
             .as_ref()
             .map(|audience| audience.get_ref().clone()),
+        postgres,
         upstream_pool: sharing,
         proxy_protocol,
         connect_timeout,
@@ -204,24 +207,35 @@ fn convert_route(
     })
 }
 
-/// What only requests have is nothing that a TCP listener could heed.
-fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute) {
-    fn refuse<T>(draft: &mut Draft<'_>, key: &str, value: Option<&Spanned<T>>) {
+/// What only requests have is nothing that another listener could heed.
+fn report_http_settings(draft: &mut Draft<'_>, raw: &RawRoute, carried: Carried) {
+    fn refuse<T>(draft: &mut Draft<'_>, on: Carried, key: &str, value: Option<&Spanned<T>>) {
         if let Some(value) = value {
+            let listener = on.listener();
             draft.report(
                 value,
-                format!("`{key}` has no effect on a TCP listener: nothing there has requests"),
+                format!("`{key}` has no effect on {listener}: nothing there has requests"),
                 "remove it, or lead the route from an HTTP listener",
             );
         }
     }
-    refuse(draft, "protocol", raw.protocol.as_ref());
-    refuse(draft, "host", raw.host.as_ref());
-    refuse(draft, "path", raw.path.as_ref());
-    refuse(draft, "forward_token", raw.forward_token.as_ref());
-    refuse(draft, "assertion_audience", raw.assertion_audience.as_ref());
-    refuse(draft, "upstream_pool", raw.upstream_pool.as_ref());
-    refuse(draft, "response_timeout", raw.response_timeout.as_ref());
+    refuse(draft, carried, "protocol", raw.protocol.as_ref());
+    refuse(draft, carried, "host", raw.host.as_ref());
+    refuse(draft, carried, "path", raw.path.as_ref());
+    refuse(draft, carried, "forward_token", raw.forward_token.as_ref());
+    refuse(
+        draft,
+        carried,
+        "assertion_audience",
+        raw.assertion_audience.as_ref(),
+    );
+    refuse(draft, carried, "upstream_pool", raw.upstream_pool.as_ref());
+    refuse(
+        draft,
+        carried,
+        "response_timeout",
+        raw.response_timeout.as_ref(),
+    );
 }
 
 /// A host as it stands in a request, without port: a name in lower case without a final dot, an
@@ -297,19 +311,19 @@ fn convert_upstream(
     draft: &mut Draft<'_>,
     url: &Spanned<String>,
     tls: Option<&Spanned<RawUpstreamTls>>,
-    carries_http: Option<bool>,
+    carried: Option<Carried>,
 ) -> Option<Upstream> {
     let settings = tls.map(|tls| convert_upstream_tls(draft, tls));
     let address = upstream::parse(url.get_ref())
         .map_err(|bad| draft.report(url, bad.what, bad.help))
         .ok()?;
     let scheme = address.scheme;
-    if let Some(wanted) = carries_http.filter(|wanted| *wanted != scheme.is_http()) {
-        let (fitting, other) = (scheme.counterpart().name(), scheme.name());
-        let kind = if wanted { "an HTTP" } else { "a TCP" };
+    if let Some(wanted) = carried.filter(|wanted| *wanted != scheme.carries()) {
+        let (fitting, other) = (scheme.counterpart(wanted).name(), scheme.name());
+        let listener = wanted.listener();
         draft.report(
             url,
-            format!("{kind} listener cannot lead to an upstream with `{other}://`"),
+            format!("{listener} cannot lead to an upstream with `{other}://`"),
             format!("write `{fitting}://`, or lead the route from another listener"),
         );
     }
@@ -328,7 +342,10 @@ fn convert_upstream(
         host: address.host,
         port: address.port,
         version: scheme.version(),
-        tls: scheme.has_tls().then(|| settings.unwrap_or_default()),
+        tls: scheme.has_tls().then(|| UpstreamTls {
+            opening: scheme.tls_opening(),
+            ..settings.unwrap_or_default()
+        }),
     })
 }
 
@@ -355,5 +372,6 @@ fn convert_upstream_tls(draft: &mut Draft<'_>, raw: &Spanned<RawUpstreamTls>) ->
         ca,
         client_certificate,
         server_name: server_name.as_ref().map(|name| name.get_ref().clone()),
+        ..UpstreamTls::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use rustls::pki_types::ServerName;
 
-use super::{HttpVersion, error::did_you_mean};
+use super::{HttpVersion, TlsOpening, error::did_you_mean};
 
 /// What is spoken to an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,16 +16,39 @@ pub(super) enum Scheme {
     Tcp,
     /// The same within TLS.
     Tls,
+    Postgres,
+    PostgresTls,
+}
+
+/// What a listener and its upstreams carry alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    Http,
+    Bytes,
+    Postgres,
+}
+
+impl Carried {
+    /// A listener that carries it.
+    pub(super) const fn listener(self) -> &'static str {
+        match self {
+            Self::Http => "an HTTP listener",
+            Self::Bytes => "a TCP listener",
+            Self::Postgres => "a PostgreSQL listener",
+        }
+    }
 }
 
 impl Scheme {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Http,
         Self::Https,
         Self::H2c,
         Self::H2,
         Self::Tcp,
         Self::Tls,
+        Self::Postgres,
+        Self::PostgresTls,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -36,21 +59,34 @@ impl Scheme {
             Self::H2 => "h2",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Postgres => "postgres",
+            Self::PostgresTls => "postgres+tls",
         }
     }
 
     pub(super) const fn has_tls(self) -> bool {
-        matches!(self, Self::Https | Self::H2 | Self::Tls)
+        matches!(self, Self::Https | Self::H2 | Self::Tls | Self::PostgresTls)
     }
 
-    pub(super) const fn is_http(self) -> bool {
-        !matches!(self, Self::Tcp | Self::Tls)
+    pub(super) const fn carries(self) -> Carried {
+        match self {
+            Self::Http | Self::Https | Self::H2c | Self::H2 => Carried::Http,
+            Self::Tcp | Self::Tls => Carried::Bytes,
+            Self::Postgres | Self::PostgresTls => Carried::Postgres,
+        }
     }
 
     pub(super) const fn version(self) -> HttpVersion {
         match self {
             Self::H2c | Self::H2 => HttpVersion::Http2,
-            Self::Http | Self::Https | Self::Tcp | Self::Tls => HttpVersion::Http1,
+            _ => HttpVersion::Http1,
+        }
+    }
+
+    pub(super) const fn tls_opening(self) -> TlsOpening {
+        match self {
+            Self::PostgresTls => TlsOpening::SslRequest,
+            _ => TlsOpening::AtOnce,
         }
     }
 
@@ -60,16 +96,19 @@ impl Scheme {
             Self::Http | Self::Https => Self::Https,
             Self::H2c | Self::H2 => Self::H2,
             Self::Tcp | Self::Tls => Self::Tls,
+            Self::Postgres | Self::PostgresTls => Self::PostgresTls,
         }
     }
 
-    /// The scheme with the same security that carries HTTP, or that doesn't.
-    pub(super) const fn counterpart(self) -> Self {
-        match self {
-            Self::Http | Self::H2c => Self::Tcp,
-            Self::Https | Self::H2 => Self::Tls,
-            Self::Tcp => Self::Http,
-            Self::Tls => Self::Https,
+    /// The scheme with the same security that carries something else.
+    pub(super) const fn counterpart(self, carried: Carried) -> Self {
+        match (carried, self.has_tls()) {
+            (Carried::Http, false) => Self::Http,
+            (Carried::Http, true) => Self::Https,
+            (Carried::Bytes, false) => Self::Tcp,
+            (Carried::Bytes, true) => Self::Tls,
+            (Carried::Postgres, false) => Self::Postgres,
+            (Carried::Postgres, true) => Self::PostgresTls,
         }
     }
 
@@ -78,6 +117,7 @@ impl Scheme {
             Self::Http | Self::H2c => Some(80),
             Self::Https | Self::H2 => Some(443),
             Self::Tcp | Self::Tls => None,
+            Self::Postgres | Self::PostgresTls => Some(5432),
         }
     }
 }
@@ -192,7 +232,7 @@ mod tests {
 
     #[test]
     fn hosts_and_ports_are_taken_apart() {
-        use Scheme::{H2, H2c, Http, Https, Tcp, Tls};
+        use Scheme::{H2, H2c, Http, Https, Postgres, PostgresTls, Tcp, Tls};
         for (url, scheme, host, port) in [
             ("http://127.0.0.1:9000", Http, "127.0.0.1", 9000),
             ("http://Backend.internal", Http, "backend.internal", 80),
@@ -203,6 +243,8 @@ mod tests {
             ("h2://backend", H2, "backend", 443),
             ("tcp://db:5432", Tcp, "db", 5432),
             ("tls://[::1]:636", Tls, "::1", 636),
+            ("postgres://db", Postgres, "db", 5432),
+            ("postgres+tls://db:6432", PostgresTls, "db", 6432),
         ] {
             let host = host.to_owned();
             let address = Address { scheme, host, port };

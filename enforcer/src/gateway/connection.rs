@@ -46,12 +46,14 @@ use crate::{
             service,
         },
         link::Orders,
+        postgres::{self, PostgresService},
         proxy::{self, Announcement},
         rejection::{Blame, Rejection},
         sessions::{Ended, SessionHandle},
         socket::Socket,
         stages::{Accepted, Client},
-        tcp, tls,
+        tcp::{self, TcpService},
+        tls,
     },
     policy::Denied,
     session::Principal,
@@ -130,7 +132,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
     if let Some(done) = handshake(&shaken) {
         gateway.counters.handshake(&front.name, done);
     }
-    let (stream, certificate) = match shaken {
+    let (opening, certificate) = match shaken {
         Ok(Some(shaken)) => shaken,
         Ok(None) => return,
         Err(rejection) => {
@@ -150,9 +152,12 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         closed: watch::Sender::new(false),
         _work: work,
     });
-    match front.service {
-        Service::Http => serve_http(&context, stream).await,
-        Service::Tcp(service) => tcp::serve(&context, service, stream).await,
+    match opening {
+        Opening::Http(stream) => serve_http(&context, *stream).await,
+        Opening::Tcp(service, stream) => tcp::serve(&context, service, *stream).await,
+        Opening::Postgres(service, opening) => {
+            postgres::serve(&context, service, opening).await;
+        }
     }
     context.closed.send_replace(true);
 }
@@ -166,12 +171,19 @@ fn handshake<S>(shaken: &Result<Option<S>, Rejection>) -> Option<bool> {
     }
 }
 
+/// A connection on which a listener's service can begin.
+enum Opening {
+    Http(Box<TlsStream<Socket>>),
+    Tcp(TcpService, Box<TlsStream<Socket>>),
+    Postgres(PostgresService, postgres::Opening),
+}
+
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
 /// client left without a word.
 async fn shake_hands(
     front: &Front,
     accepted: &mut Accepted,
-) -> Result<Option<(TlsStream<Socket>, Option<ClientCertificate>)>, Rejection> {
+) -> Result<Option<(Opening, Option<ClientCertificate>)>, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {
@@ -180,11 +192,25 @@ async fn shake_hands(
             Some(Announcement::Own) => {}
         }
     }
+    if let Service::Postgres(service) = front.service {
+        // TLS begins within the protocol.
+        let opening = postgres::open(&front.acceptor, accepted.socket()).await?;
+        let Some(opening) = opening else {
+            return Ok(None);
+        };
+        let tls = opening.tls().map(ClientCertificate::shown).transpose()?;
+        return Ok(Some((Opening::Postgres(service, opening), tls.flatten())));
+    }
     let Some(stream) = tls::accept(&front.acceptor, accepted.socket()).await? else {
         return Ok(None);
     };
     let certificate = ClientCertificate::shown(stream.get_ref().1)?;
-    Ok(Some((stream, certificate)))
+    let stream = Box::new(stream);
+    let opening = match front.service {
+        Service::Tcp(service) => Opening::Tcp(service, stream),
+        _ => Opening::Http(stream),
+    };
+    Ok(Some((opening, certificate)))
 }
 
 /// Neither TLS nor a session: there may be nothing to answer with.
@@ -195,6 +221,9 @@ async fn refuse(gateway: &Gateway, listener: &str, accepted: &Accepted, rejectio
     let socket = accepted.socket();
     let said = match rejection {
         Rejection::PlainHttp => tls::refuse_plain(socket, rejection).await,
+        Rejection::PlainPostgres | Rejection::Packet(_) => {
+            postgres::refuse_plain(socket, rejection).await
+        }
         // An alert, if there was a reason for one, has been sent.
         _ => socket.clone().shutdown().await,
     };

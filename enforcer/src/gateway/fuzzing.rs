@@ -2,6 +2,7 @@
 
 use super::{
     http::{frames::FrameFollower, head::HeadInspector, path::MatchPath},
+    postgres,
     proxy::incoming::HeaderReader,
     websocket::frame::{FrameScanner, Sender},
 };
@@ -70,4 +71,12 @@ pub(crate) fn read_announcement(stream: &[u8], piece: usize) {
             Err(_) => return,
         }
     }
+}
+
+/// What is read of a start-up message is written so that it is read the same; whatever the pieces,
+/// a stream has the same messages.
+pub(crate) fn read_postgres(stream: &[u8], piece: usize) {
+    postgres::fuzzing::read_packet(stream);
+    let whole = postgres::fuzzing::scan(stream, stream.len().max(1));
+    assert_eq!(postgres::fuzzing::scan(stream, piece), whole);
 }

@@ -36,6 +36,7 @@ mod http;
 mod identity;
 mod link;
 mod outbound;
+mod postgres;
 mod proxy;
 mod rejection;
 mod revoked;
@@ -77,6 +78,7 @@ use self::{
     http::route::RouteTable,
     identity::Identifier,
     link::Link,
+    postgres::{CancelKeys, PostgresService},
     start::Started,
     tcp::TcpService,
     traces::Tracer,
@@ -107,6 +109,8 @@ struct Gateway {
     counters: Counters,
     tracer: Option<Tracer>,
     tunnels: Tunnels,
+    /// Of PostgreSQL connections.
+    cancel_keys: CancelKeys,
     /// How long a connection may be without a session.
     unbound_limit: Duration,
 }
@@ -118,6 +122,8 @@ struct Target {
     /// `aud` of the assertion that requests carry.
     assertion_audience: Option<Arc<str>>,
     upstream: Upstream,
+    /// From a PostgreSQL listener.
+    login: Option<postgres::Login>,
 }
 
 /// What a listener's connections carry.
@@ -125,6 +131,7 @@ struct Target {
 enum Service {
     Http,
     Tcp(TcpService),
+    Postgres(PostgresService),
 }
 
 /// As long as one of these exists there is something to finish.
@@ -208,6 +215,7 @@ impl Server {
             targets: started.targets,
             counters: started.counters,
             tunnels: started.tunnels,
+            cancel_keys: CancelKeys::default(),
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
         });
         gateway.identifier.start(&link);

@@ -9,6 +9,7 @@ use crate::{
     channel::{Refusal, RefusedRequest},
     gateway::{
         http::{head::HeadFault, path::PathError, route::AmbiguousPath},
+        postgres::{LoginRefused, packet::PacketFault, scanner::Violation},
         proxy::HeaderFault,
         tunnel::{InvalidTarget, Target, TargetNotAllowed},
     },
@@ -75,6 +76,16 @@ pub(crate) enum Rejection {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Denied(#[from] Denied),
+    #[error("this listener speaks TLS only")]
+    PlainPostgres,
+    #[error(transparent)]
+    Packet(#[from] PacketFault),
+    #[error(transparent)]
+    PostgresMessage(#[from] Violation),
+    #[error("no open connection has this cancel key")]
+    UnknownCancelKey,
+    #[error("the upstream refused the login")]
+    UpstreamRefusedLogin(#[source] LoginRefused),
     #[error("no route leads there")]
     NoRoute,
     #[error("the WebSocket handshake is malformed: {0}")]
@@ -201,6 +212,13 @@ impl Rejection {
             }
             Self::Refused(Refusal::UnknownPolicy) => {
                 verdict(S::INTERNAL_SERVER_ERROR, "unknown_policy", Us)
+            }
+            Self::PlainPostgres => verdict(S::BAD_REQUEST, "plain_postgres", Client),
+            Self::Packet(_) => verdict(S::BAD_REQUEST, "invalid_startup", Client),
+            Self::PostgresMessage(_) => verdict(S::BAD_REQUEST, "invalid_message", Client),
+            Self::UnknownCancelKey => verdict(S::NOT_FOUND, "unknown_cancel_key", Client),
+            Self::UpstreamRefusedLogin(_) => {
+                verdict(S::BAD_GATEWAY, "upstream_refused_login", Upstream)
             }
             Self::NoRoute => verdict(S::NOT_FOUND, "not_found", Client),
             Self::WebSocketHandshake(_) => {

@@ -134,6 +134,11 @@ impl Client {
         &self.accepted.socket
     }
 
+    /// The handshake has verified a certificate of the client's.
+    pub(crate) fn shows_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// The session, as soon as there is one.
     pub(crate) async fn session(&self) -> SessionHandle {
         let mut bound = self.bound.subscribe();
@@ -204,6 +209,25 @@ impl Authenticated {
                 Self { identified, asked }.held_to(identifier, client, now.wall)
             }
             (_, None) => Err(Rejection::MissingToken),
+        }
+    }
+
+    /// By the key that a connection was given to cancel its queries with: whoever has it speaks for
+    /// that connection, as long as its session lives.
+    pub(crate) fn by_cancel_key(connection: &Bound) -> Self {
+        let session = connection.session.state();
+        let credential = Credential {
+            // The session may have been renewed elsewhere since.
+            expires_at: session.view.token_expires_at,
+            ..(*connection.identified.credential).clone()
+        };
+        let identified = Identified {
+            credential: credential.into(),
+            ..connection.identified.clone()
+        };
+        Self {
+            identified,
+            asked: None,
         }
     }
 

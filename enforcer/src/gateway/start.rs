@@ -21,6 +21,7 @@ use crate::{
         export::Collectors,
         http::{http2, path::PathError, route::RouteTable},
         identity::{Identifier, IdentityError},
+        postgres::{self, Login, PostgresService},
         revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
@@ -64,6 +65,8 @@ pub(crate) enum StartError {
     Assertion(#[from] SigningKeyFault),
     #[error("the path of a route")]
     Routes(#[from] PathError),
+    #[error("the password of the route from `{0}`")]
+    Password(String, #[source] io::Error),
     #[error("audit export `{0}`")]
     Export(String, #[source] UpstreamTlsError),
     #[error("the upstream of the route from `{0}`")]
@@ -181,6 +184,10 @@ pub(crate) fn load(
             assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
                 .map_err(|error| StartError::Upstream(route.listener.clone(), error))?,
+            login: (route.postgres.as_ref())
+                .map(Login::load)
+                .transpose()
+                .map_err(|error| StartError::Password(route.listener.clone(), error))?,
         });
     }
     let collectors = Collectors::load(&config, &mut roots)
@@ -233,13 +240,23 @@ fn load_listener(
     else {
         return Err(StartError::UnknownListener(name));
     };
-    let mut routes = config.routes.iter();
+    // Where requests don't choose among them, a listener has one route.
+    let only_route = || {
+        let mut routes = config.routes.iter();
+        let route = routes.position(|route| route.listener == name);
+        route.ok_or_else(|| StartError::NoRoute(name.clone()))
+    };
     let (service, alpn): (_, &[&[u8]]) = match *protocol {
         Protocol::Http => (Service::Http, &[http2::ALPN, b"http/1.1"]),
-        Protocol::Tcp(subject) => match routes.position(|route| route.listener == name) {
-            Some(route) => (Service::Tcp(TcpService { subject, route }), &[]),
-            None => return Err(StartError::NoRoute(name)),
-        },
+        Protocol::Tcp(subject) => {
+            let route = only_route()?;
+            (Service::Tcp(TcpService { subject, route }), &[])
+        }
+        Protocol::Postgres => {
+            let route = only_route()?;
+            let service = PostgresService { route };
+            (Service::Postgres(service), &[postgres::ALPN])
+        }
     };
     let acceptor =
         tls::load(tls, alpn).map_err(|error| StartError::Listener(name.clone(), error))?;

@@ -8,6 +8,7 @@ mod http2;
 mod http2_upstream;
 pub(crate) mod issuer;
 mod life;
+mod postgres;
 mod proxy;
 mod tcp;
 mod tunnel;

@@ -150,13 +150,19 @@ pub(crate) async fn accept(
         None => Ok(None),
         // No TLS record type, but the first letter of every HTTP method.
         Some(b'A'..=b'Z') => Err(Rejection::PlainHttp),
-        Some(_) => {
-            let stream = acceptor.tls.accept(socket.clone()).await;
-            let stream = stream.map_err(Rejection::Tls)?;
-            verify_again(acceptor, stream.get_ref().1, wall_now())?;
-            Ok(Some(stream))
-        }
+        Some(_) => shake_hands(acceptor, socket).await.map(Some),
     }
+}
+
+/// The handshake itself.
+pub(crate) async fn shake_hands(
+    acceptor: &Acceptor,
+    socket: &Socket,
+) -> Result<TlsStream<Socket>, Rejection> {
+    let stream = acceptor.tls.accept(socket.clone()).await;
+    let stream = stream.map_err(Rejection::Tls)?;
+    verify_again(acceptor, stream.get_ref().1, wall_now())?;
+    Ok(stream)
 }
 
 /// A resumed TLS session brings along the certificate that was verified when it began, which may

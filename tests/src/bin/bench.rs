@@ -1,14 +1,17 @@
 //! `cargo xtask bench`: the measurements, or those of them that are named.
 
 use anyhow::{Context as _, Result, bail};
-use enforcer_tests::{audit_load, cut_lateness, policy_decision, reload_under_load, throughput};
+use enforcer_tests::{
+    audit_load, cut_lateness, pgbench, policy_decision, reload_under_load, throughput,
+};
 
 /// A name, and what it measures and prints.
 type Part = (&'static str, fn() -> Result<()>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("policy", policy_decision::measure),
     ("throughput", throughput::measure),
+    ("pgbench", pgbench::measure),
     ("cut", cut_lateness::measure),
     ("audit", audit_load::measure),
     ("reload", reload_under_load::run),

@@ -25,6 +25,7 @@ mod nginx;
 mod oidc;
 mod passing;
 mod policies;
+mod postgres;
 mod privileges;
 mod proxy_protocol;
 mod reload;

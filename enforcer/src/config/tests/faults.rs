@@ -154,12 +154,6 @@ fn listeners() {
     );
     expect(
         "protocol = \"http\"",
-        "protocol = \"postgres\"",
-        "not supported yet",
-        "protocol = \"http\"",
-    );
-    expect(
-        "protocol = \"http\"",
         "protocol = \"https\"",
         "cannot be `https`",
         "`http`, `tcp`",

@@ -6,6 +6,7 @@ mod files;
 mod identity;
 mod monitoring;
 mod policies;
+mod postgres;
 mod proxy;
 mod tcp;
 mod tunnels;

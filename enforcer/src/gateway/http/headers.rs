@@ -185,7 +185,7 @@ fn forwarded_node(ip: IpAddr) -> String {
 }
 
 /// Percent-encodes whatever is not visible ASCII, and `%`: two names never become one.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_graphic() && byte != b'%' {

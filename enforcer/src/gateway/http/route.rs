@@ -132,6 +132,7 @@ pub(crate) mod tests {
             require: Requirements::default(),
             forward_token: false,
             assertion_audience: None,
+            postgres: None,
             upstream_pool: UpstreamPool::Shared,
             proxy_protocol: None,
             connect_timeout: Duration::from_secs(5),

@@ -25,8 +25,9 @@ use crate::{
     channel::{Refusal, Request, SessionUsage, SessionView, ToGateway, ToWarden, Transport},
     clock::{Now, WallInstant, boot_now, wall_now},
     config::{
-        CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, RequestIdentity, Route,
-        ServerTls, TargetPattern, TokenCookie, TunnelRoute, Upstream as UpstreamConfig,
+        CertificateName, ClientAuthority, Identity, JwtIssuer, KeySource, PostgresRoute,
+        RequestIdentity, Route, ServerTls, TargetPattern, TokenCookie, TunnelRoute,
+        Upstream as UpstreamConfig,
     },
     gateway::{
         Server, Service, Target,
@@ -36,6 +37,7 @@ use crate::{
             route::{RouteTable, tests::route},
         },
         identity::Identifier,
+        postgres::{self, Login, PostgresService},
         start::{Started, StartedListener},
         tcp::TcpService,
         tls,
@@ -279,11 +281,38 @@ impl World {
         Self::serving(upstream, routes, Vec::new(), service, Vec::new()).await
     }
 
+    /// A world with one PostgreSQL listener. Clients show the server's own certificate.
+    pub(super) async fn postgres(
+        upstream: SocketAddr,
+        identity: RequestIdentity,
+        settings: PostgresRoute,
+    ) -> Self {
+        let service = Service::Postgres(PostgresService { route: 0 });
+        let route = Route {
+            postgres: Some(settings),
+            ..route("public", None, "/")
+        };
+        let (routes, none) = (vec![route], Vec::new());
+        Self::identifying(upstream, routes, none, service, identity, Vec::new()).await
+    }
+
     async fn serving(
         upstream: SocketAddr,
         routes: Vec<Route>,
         tunnels: Vec<TunnelRoute>,
         service: Service,
+        proxies: Vec<IpNet>,
+    ) -> Self {
+        let identity = RequestIdentity::Token;
+        Self::identifying(upstream, routes, tunnels, service, identity, proxies).await
+    }
+
+    async fn identifying(
+        upstream: SocketAddr,
+        routes: Vec<Route>,
+        tunnels: Vec<TunnelRoute>,
+        service: Service,
+        shown: RequestIdentity,
         proxies: Vec<IpNet>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -304,7 +333,10 @@ impl World {
                 certificate,
                 private_key: file("key.pem", issued.signing_key.serialize_pem().as_bytes()),
             },
-            &[http2::ALPN, b"http/1.1"],
+            match service {
+                Service::Postgres(_) => &[postgres::ALPN],
+                _ => &[http2::ALPN, b"http/1.1"],
+            },
         )
         .unwrap();
         let identity = Identity {
@@ -337,6 +369,7 @@ impl World {
                 assertion_audience: None,
                 counters: Arc::default(),
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
+                login: route.postgres.as_ref().map(|it| Login::load(it).unwrap()),
             })
             .collect();
 
@@ -353,7 +386,7 @@ impl World {
                 socket: listener.into(),
                 acceptor,
                 service,
-                identity: RequestIdentity::Token,
+                identity: shown,
                 cookie: Some(TokenCookie {
                     name: COOKIE.to_owned(),
                     origins: vec!["https://app.example".to_owned()],
@@ -396,7 +429,7 @@ impl World {
             .with_root_certificates(roots);
         let client = match service {
             Service::Http => client.with_no_client_auth(),
-            Service::Tcp(_) => {
+            Service::Tcp(_) | Service::Postgres(_) => {
                 let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
                 let chain = vec![issued.cert.der().clone()];
                 client.with_client_auth_cert(chain, key).unwrap()
@@ -428,6 +461,11 @@ impl World {
     pub(super) async fn connect_through(&self, announcement: &[u8]) -> Client {
         let mut tcp = TcpStream::connect(self.address).await.unwrap();
         tcp.write_all(announcement).await.unwrap();
+        self.begin_tls(tcp).await
+    }
+
+    /// A client on a connection that has come to the start of TLS.
+    pub(super) async fn begin_tls(&self, tcp: TcpStream) -> Client {
         let name = ServerName::try_from("localhost").unwrap();
         Client {
             stream: self.connector.connect(name, tcp).await.unwrap(),
@@ -442,6 +480,19 @@ impl World {
         let tcp = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         self.connector2.connect(name, tcp).await.unwrap()
+    }
+
+    /// A client that has agreed on this protocol.
+    pub(super) async fn connect_with_alpn(&self, protocol: &[u8]) -> Client {
+        let mut config = ClientConfig::clone(self.connector.config());
+        config.alpn_protocols = vec![protocol.to_vec()];
+        let connector = TlsConnector::from(Arc::new(config));
+        let tcp = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        Client {
+            stream: connector.connect(name, tcp).await.unwrap(),
+            read: Vec::new(),
+        }
     }
 }
 

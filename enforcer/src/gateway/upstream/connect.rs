@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -126,6 +127,14 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// The certificate that the upstream has shown.
+    pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
+        }
+    }
+
     fn inner(self: Pin<&mut Self>) -> Pin<&mut dyn Duplex> {
         match self.get_mut() {
             Self::Plain(socket) => Pin::<&mut Socket>::new(socket),
@@ -246,6 +255,7 @@ mod tests {
             ca: Some(path("upstream.internal.cert")),
             client_certificate: Some((path("gateway.internal.cert"), path("gateway.internal.key"))),
             server_name: Some("upstream.internal".to_owned()),
+            ..UpstreamTls::default()
         };
         let (mut stream, _) = connector(port, trusted.clone())
             .connect(None)

@@ -10,9 +10,10 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerNa
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    config::{HttpVersion, Upstream, UpstreamTls},
+    config::{HttpVersion, TlsOpening, Upstream, UpstreamTls},
     gateway::{
         http::http2,
+        postgres,
         socket::Socket,
         tls::{PemError, read_certificates, read_private_key, read_roots},
     },
@@ -77,6 +78,7 @@ pub(super) struct Tls {
     connector: TlsConnector,
     name: ServerName<'static>,
     version: HttpVersion,
+    opening: TlsOpening,
 }
 
 impl std::fmt::Debug for Tls {
@@ -95,9 +97,10 @@ impl Tls {
     ) -> Result<Self, UpstreamTlsError> {
         let certificate = config.client_certificate.as_ref();
         let mut client = client_config(config.ca.as_deref(), certificate, native)?;
-        let protocol = match upstream.version {
-            HttpVersion::Http1 => b"http/1.1".as_slice(),
-            HttpVersion::Http2 => http2::ALPN,
+        let protocol = match (config.opening, upstream.version) {
+            (TlsOpening::SslRequest, _) => postgres::ALPN,
+            (TlsOpening::AtOnce, HttpVersion::Http1) => b"http/1.1",
+            (TlsOpening::AtOnce, HttpVersion::Http2) => http2::ALPN,
         };
         client.alpn_protocols = vec![protocol.to_vec()];
         let name = config.server_name.as_deref().unwrap_or(&upstream.host);
@@ -107,10 +110,14 @@ impl Tls {
             connector: TlsConnector::from(Arc::new(client)),
             name,
             version: upstream.version,
+            opening: config.opening,
         })
     }
 
-    pub(super) async fn connect(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
+    pub(super) async fn connect(&self, mut socket: Socket) -> io::Result<TlsStream<Socket>> {
+        if self.opening == TlsOpening::SslRequest {
+            postgres::request_tls(&mut socket).await?;
+        }
         let stream = self.connector.connect(self.name.clone(), socket).await?;
         let agreed = stream.get_ref().1.alpn_protocol() == Some(http2::ALPN);
         if self.version == HttpVersion::Http2 && !agreed {
