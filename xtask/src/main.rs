@@ -56,7 +56,7 @@ enum Task {
     },
     /// Set up, build, and measure
     Bench {
-        /// Only these: tokens, policy, throughput, cut, audit, reload, postgres
+        /// Only these: tokens, policy, throughput, pgbench, cut, audit, reload
         parts: Vec<String>,
     },
 }

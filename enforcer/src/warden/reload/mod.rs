@@ -13,12 +13,15 @@
 
 mod history;
 mod lock_out;
+mod order;
+mod outcome;
+mod read;
 pub mod weigh;
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    fs, io,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     pin::Pin,
     time::Duration,
 };
@@ -30,11 +33,19 @@ use tokio::{
 };
 
 pub use self::history::{FOLDER as HISTORY_FOLDER, Version, list as history, read as read_version};
-use self::{history::digest, weigh::Regime};
+use self::{
+    history::digest,
+    read::{read_file, read_kept, read_text},
+    weigh::Regime,
+};
+pub use self::{
+    order::{Order, Origin},
+    read::Read,
+};
 use super::{
     admin::{
         ConfigurationStatus, RefusalCode, RefusedConfiguration, ReloadOutcome, ReloadRefused,
-        ReloadRequest, Reply, SimulateOutcome, SimulateRequest,
+        ReloadRequest, SimulateOutcome, SimulateRequest,
     },
     core::Core,
     gateways::GatewayId,
@@ -45,67 +56,12 @@ use super::{
 use crate::{
     audit::{Event, Record},
     clock::Now,
-    config::{Config, ConfigError, differences},
+    config::{Config, differences},
     kernel::file_watch::FileWatch,
 };
 
 /// How long a gateway may take to start with a new configuration.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What makes the daemon take another configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// `enforcer reload`, by this user.
-    Reload(u32),
-    /// `enforcer policy rollback`, by this user.
-    Rollback(u32),
-    /// SIGHUP.
-    Signal,
-    /// The file was changed.
-    Watch,
-}
-
-impl Origin {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reload(_) => "reload",
-            Self::Rollback(_) => "rollback",
-            Self::Signal => "signal",
-            Self::Watch => "watch",
-        }
-    }
-
-    const fn uid(self) -> Option<u32> {
-        match self {
-            Self::Reload(uid) | Self::Rollback(uid) => Some(uid),
-            Self::Signal | Self::Watch => None,
-        }
-    }
-}
-
-type ReloadReply = Reply<Result<ReloadOutcome, ReloadRefused>>;
-type SimulateReply = Reply<Result<SimulateOutcome, ReloadRefused>>;
-
-/// What is to be done with another configuration.
-#[derive(Debug)]
-pub enum Order {
-    /// Apply it.
-    Apply {
-        /// What makes the daemon do it.
-        origin: Origin,
-        /// Which, and under which conditions.
-        request: ReloadRequest,
-        /// Where the answer goes.
-        reply: Option<ReloadReply>,
-    },
-    /// Tell what it would do.
-    Simulate {
-        /// Which.
-        request: SimulateRequest,
-        /// Where the answer goes.
-        reply: SimulateReply,
-    },
-}
 
 /// A configuration that was read.
 struct Candidate {
@@ -131,23 +87,6 @@ struct Start {
     gateway: GatewayId,
     listeners: Listeners,
     timeout: Pin<Box<Sleep>>,
-}
-
-/// What came of reading.
-pub struct Read {
-    path: PathBuf,
-    /// The text comes along, if there is one.
-    outcome: Result<(Config, String), (Option<String>, ReloadRefused)>,
-}
-
-impl Read {
-    fn failed(path: PathBuf, message: String) -> Self {
-        let refused = ReloadRefused::new(RefusalCode::Unreadable, message);
-        Self {
-            path,
-            outcome: Err((None, refused)),
-        }
-    }
 }
 
 /// What happened.
@@ -511,7 +450,9 @@ impl Reloads {
                 house.core.keep_audit(config);
                 let affected =
                     regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
-                house.core.monitor(config, now);
+                if affected || config.monitoring != self.config.monitoring {
+                    house.core.monitor(config, now);
+                }
                 self.config = config.clone();
                 self.text.clone_from(text);
                 self.watch_if_wanted();
@@ -581,139 +522,6 @@ impl Reloads {
         let keeping = spawn_blocking(move || history::keep(&folder, version));
         self.stage = Stage::Keeping(candidate, walk, keeping);
     }
-
-    fn finish(
-        &mut self,
-        candidate: Candidate,
-        walk: &Walk,
-        kept: io::Result<u64>,
-        house: &mut House<'_>,
-        now: Now,
-    ) {
-        let Candidate {
-            order,
-            text,
-            changes,
-            ..
-        } = candidate;
-        let Order::Apply { origin, reply, .. } = order else {
-            return;
-        };
-        let impact = walk.impact();
-        house.core.configuration = ConfigurationStatus {
-            path: self.path.clone(),
-            sha256: digest(&text),
-            applied_at: Some(now.wall),
-            ..ConfigurationStatus::default()
-        };
-        house.core.configuration.note_kept(kept);
-        self.refused_text = None;
-
-        let status = &house.core.configuration;
-        let mut record = Record::new(now.wall, Event::ConfigApplied).because(origin.as_str());
-        let who = origin.uid().map(|uid| format!("user {uid}: "));
-        record.detail = Some(format!(
-            "{}{}; of {} live sessions {} cut, {} shortened, {} lengthened",
-            who.unwrap_or_default(),
-            if changes.is_empty() {
-                "files read again".to_owned()
-            } else {
-                changes.join("; ")
-            },
-            impact.sessions,
-            impact.cut,
-            impact.shortened,
-            impact.lengthened,
-        ));
-        tracing::info!(
-            origin = origin.as_str(),
-            version = status.version,
-            cut = impact.cut,
-            shortened = impact.shortened,
-            lengthened = impact.lengthened,
-            "the configuration is applied"
-        );
-        let outcome = ReloadOutcome {
-            version: status.version,
-            changes,
-            impact,
-            warnings: status
-                .history_error
-                .iter()
-                .map(|error| format!("it is not in the history: {error}"))
-                .collect(),
-        };
-        house.core.audit.write(record);
-        if let Some(reply) = reply {
-            let _ = reply.send(Ok(outcome));
-        }
-        tell_ready();
-    }
-
-    /// Tells what a configuration would do.
-    fn tell(&self, candidate: Candidate, walk: Walk, locks_out: Option<ReloadRefused>) {
-        let Candidate {
-            order,
-            config,
-            text,
-            path,
-            changes,
-            ..
-        } = candidate;
-        let Order::Simulate { reply, .. } = order else {
-            return;
-        };
-        let impact = walk.impact();
-        let (sessions, omitted) = walk.into_list();
-        let reloadable = config.check_reloadable(&self.config, &text, &path);
-        let needs_restart = reloadable
-            .err()
-            .map(|error| ReloadRefused::new(RefusalCode::NeedsRestart, error.to_string()));
-        let _ = reply.send(Ok(SimulateOutcome {
-            changes,
-            impact,
-            sessions,
-            omitted,
-            refusals: needs_restart.into_iter().chain(locks_out).collect(),
-        }));
-    }
-
-    /// Nothing changes, and everybody hears why.
-    fn refuse(
-        &mut self,
-        order: Order,
-        text: Option<String>,
-        refused: ReloadRefused,
-        house: &mut House<'_>,
-        now: Now,
-    ) {
-        match order {
-            Order::Simulate { reply, .. } => drop(reply.send(Err(refused))),
-            Order::Apply { origin, reply, .. } => {
-                tracing::error!(
-                    origin = origin.as_str(),
-                    "the configuration is not applied: {refused}"
-                );
-                let mut record =
-                    Record::new(now.wall, Event::ConfigRefused).because(refused.code.as_str());
-                let who = origin
-                    .uid()
-                    .map_or_else(|| origin.as_str().to_owned(), |uid| format!("user {uid}"));
-                record.detail = Some(format!("{who}: {refused}"));
-                house.core.audit.write(record);
-                house.core.configuration.reloading = false;
-                house.core.configuration.refused = Some(RefusedConfiguration {
-                    at: now.wall,
-                    refused: refused.clone(),
-                });
-                self.refused_text = text;
-                if let Some(reply) = reply {
-                    let _ = reply.send(Err(refused));
-                }
-                tell_ready();
-            }
-        }
-    }
 }
 
 /// Opens what is new among the listeners, and starts a gateway with the candidate. Listeners that
@@ -745,44 +553,6 @@ fn start(candidate: &Candidate, house: &mut House<'_>) -> Result<Start, ReloadRe
     })
 }
 
-fn read_file(path: PathBuf) -> Read {
-    match fs::read_to_string(&path) {
-        Ok(text) => read_text(path, text, Config::parse_with_files),
-        Err(error) => {
-            let message = format!("{} cannot be read: {error}", path.display());
-            Read::failed(path, message)
-        }
-    }
-}
-
-fn read_kept(history: &Path, version: u64) -> Read {
-    match history::read(history, version) {
-        Ok(version) => read_text(version.path, version.text, Config::parse_with_files),
-        Err(error) => Read::failed(
-            history.to_owned(),
-            format!(
-                "there is no version {version} to go back to: {error}\n\
-                 help: `enforcer policy history` lists them"
-            ),
-        ),
-    }
-}
-
-fn read_text(
-    path: PathBuf,
-    text: String,
-    parse: fn(&str, &Path) -> Result<Config, ConfigError>,
-) -> Read {
-    let outcome = match parse(&text, &path) {
-        Ok(config) => Ok((config, text)),
-        Err(error) => {
-            let refused = ReloadRefused::new(RefusalCode::Invalid, error.to_string());
-            Err((Some(text), refused))
-        }
-    };
-    Read { path, outcome }
-}
-
 fn issuers(config: &Config) -> BTreeSet<String> {
     let identity = &config.identity;
     let signing = identity.jwt.iter().map(|issuer| &issuer.issuer);
@@ -799,17 +569,4 @@ fn tell_reloading() {
 
 fn tell_ready() {
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-}
-
-impl ConfigurationStatus {
-    fn note_kept(&mut self, kept: io::Result<u64>) {
-        match kept {
-            Ok(version) => self.version = Some(version),
-            Err(error) => {
-                let error = error.to_string();
-                tracing::error!("the configuration is not kept in the history: {error}");
-                self.history_error = Some(error);
-            }
-        }
-    }
 }
