@@ -511,7 +511,9 @@ impl Reloads {
                 house.core.keep_audit(config);
                 let affected =
                     regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
-                house.core.monitor(config, now);
+                if affected || config.monitoring != self.config.monitoring {
+                    house.core.monitor(config, now);
+                }
                 self.config = config.clone();
                 self.text.clone_from(text);
                 self.watch_if_wanted();
