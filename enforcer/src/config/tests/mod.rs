@@ -11,6 +11,8 @@ mod proxy;
 mod tcp;
 mod tunnels;
 
+use std::path::Path;
+
 use super::*;
 use crate::policy::{ActivityKind, Limits, Mode, Policy};
 
