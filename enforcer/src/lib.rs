@@ -8,7 +8,7 @@
 //! - [`warden`]: the privileged process that owns deadlines, maps, store and audit log;
 //! - [`channel`]: what the two say to each other;
 //! - [`kernel`]: the only door to the kernel;
-//! - [`audit`], [`cli`]: what people read.
+//! - [`audit`], [`metrics`], [`cli`]: what people read.
 
 pub mod audit;
 pub mod authn;
@@ -21,6 +21,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod kernel;
 pub mod logging;
+pub mod metrics;
 pub mod policy;
 pub mod session;
 mod sqlite;

@@ -26,6 +26,9 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// `[[routes]]`
     pub routes: Vec<Route>,
+    /// `[metrics]`, `[canary]`, `[detectors.NAME]` and the like, as they are to stand there.
+    #[serde(skip)]
+    pub monitoring: String,
 }
 
 /// `[daemon]`
@@ -262,7 +265,8 @@ pub const MAIN: &str = "main";
 impl Config {
     /// The file's text.
     pub fn text(&self) -> Result<String> {
-        toml::to_string(self).context("write the configuration")
+        let text = toml::to_string(self).context("write the configuration")?;
+        Ok(format!("{text}\n{}", self.monitoring))
     }
 
     /// The one listener.

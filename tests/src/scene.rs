@@ -104,6 +104,7 @@ impl Scene {
             assertion: None,
             policies: BTreeMap::from([(MAIN.to_owned(), config::Policy::default())]),
             routes: vec![config::Route::to(upstream.url())],
+            monitoring: String::new(),
         };
         Ok(Self {
             config,

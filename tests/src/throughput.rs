@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Bytes of a transfer.
-const LENGTH: u64 = 256 * 1024 * 1024;
+const LENGTH: u64 = 128 * 1024 * 1024;
 const TURNS: usize = 7;
 const BUFFER: usize = 64 * 1024;
 const PLAIN_PORT: u16 = 8444;
@@ -165,7 +165,7 @@ where
     })
 }
 
-/// The upstream: as much HTTP as is needed.
+/// The upstream: as much HTTP as one request needs.
 async fn answer(stream: TcpStream) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(BUFFER, stream);
@@ -191,7 +191,8 @@ async fn answer(stream: TcpStream) -> Result<()> {
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             .await?;
     } else {
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
         for _ in 0..LENGTH / BUFFER as u64 {
             stream.write_all(&buffer).await?;

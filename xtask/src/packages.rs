@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 22] = [
+const TEST_PACKAGES: [&str; 24] = [
     "bpftool",
     "curl",
     "haproxy",
@@ -25,10 +25,12 @@ const TEST_PACKAGES: [&str; 22] = [
     "openssl",
     "postgresql",
     "procps",
+    "prometheus",
     "python3-grpcio",
     "python3-websockets",
     "socat",
     "tcpdump",
+    "tmux",
     "util-linux",
     "vncsnapshot",
     "x11-xserver-utils",

@@ -12,6 +12,7 @@
 //! [`AuditReader`] finds records again, [`verify()`] says whether they are what was written.
 
 mod chain;
+mod detectors;
 mod export;
 mod filter;
 mod floods;
@@ -29,6 +30,7 @@ mod verify;
 mod writer;
 
 pub use chain::{ChainId, Hash, InvalidDigits, Position};
+pub use detectors::{Alert, DetectorKind, DetectorSettings, Detectors};
 pub use export::{Destination, Exporter, ExporterHealth, ExporterParts, HandOver};
 pub use filter::{Filter, InvalidFilter, parse_network};
 pub use reader::{AuditReader, ReadError, StoredRecord};

@@ -27,7 +27,7 @@ const PAGE: usize = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// There is no database, or it can't be opened.
-    #[error("cannot open {path}: {source}")]
+    #[error("cannot open {path}")]
     Open {
         /// The database.
         path: PathBuf,
@@ -43,13 +43,23 @@ pub enum ReadError {
         found: i64,
     },
     /// SQLite failed.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}")]
     Database {
         /// The database.
         path: PathBuf,
         /// SQLite's reason.
         source: rusqlite::Error,
     },
+}
+
+impl ReadError {
+    /// What failed and why, on one line.
+    pub fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 /// A record as it is stored.

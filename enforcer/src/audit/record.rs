@@ -74,6 +74,12 @@ events! {
     ConfigApplied = "config_applied",
     /// A configuration was refused, and nothing changed; `reason` says why.
     ConfigRefused = "config_refused",
+    /// A detector found something that deserves attention; `reason` is its name.
+    Alert = "alert",
+    /// The daemon's own short session was cut by the kernel as it should be.
+    CanaryPassed = "canary_passed",
+    /// It was not; `reason` says what is wrong.
+    CanaryFailed = "canary_failed",
     /// Records were lost before this one; `lost` says how many.
     AuditLost = "audit_lost",
     /// A chain of records begins; `reason` says why.
@@ -219,6 +225,9 @@ pub struct Record {
     /// How long the session or connection lasted, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
+    /// How long the session had been without activity, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
     /// The session's deadline; for one that was cut, the limit that it was cut at.
     #[serde(
         with = "rfc3339::option",
@@ -306,6 +315,7 @@ impl Record {
             bytes_received: None,
             bytes_sent: None,
             duration_ms: None,
+            idle_ms: None,
             deadline: None,
             last_payload_at: None,
             payload_after_deadline: None,

@@ -222,6 +222,14 @@ struct Predecessor {
     reason: String,
 }
 
+fn missing(first: u64, last: u64) -> String {
+    if first == last {
+        format!("record {first} is missing")
+    } else {
+        format!("records {first} to {last} are missing")
+    }
+}
+
 /// A record that does not follow from the one before.
 struct Suspect {
     text: String,
@@ -371,12 +379,12 @@ impl Inspection {
     }
 
     fn missing(&mut self, first: u64, last: u64) {
-        let which = if first == last {
-            format!("record {first} is missing")
-        } else {
-            format!("records {first} to {last} are missing")
-        };
-        self.find(Finding::new(Fault::Removed, first, last, which));
+        self.find(Finding::new(
+            Fault::Removed,
+            first,
+            last,
+            missing(first, last),
+        ));
     }
 
     /// Which of the suspects stand in each other's places, and which were changed.
@@ -425,7 +433,7 @@ impl Inspection {
         let unmet = std::mem::take(&mut self.heads);
         if let Some((end, _)) = unmet.range(last + 1..).next_back() {
             let first = last + 1;
-            let message = format!("the end was cut off: records {first} to {end} are missing");
+            let message = format!("the end was cut off: {}", missing(first, *end));
             self.find(Finding::new(Fault::Truncated, first, *end, message));
         }
         // Of what was removed in good order only the last one's hash is known.

@@ -142,12 +142,6 @@ impl AuditLog {
         self.sink.clone()
     }
 
-    /// From now on by these settings; another `state_dir` is for the next start.
-    pub fn reconfigure(&self, settings: AuditSettings) {
-        self.sink.shared.lock().settings = Some(settings);
-        self.sink.shared.changed.notify_all();
-    }
-
     /// Writes what is queued and stops. Waits 2 s at most; what could not be written by then
     /// counts as lost.
     pub fn close(self) -> AuditHealth {
@@ -181,6 +175,12 @@ impl AuditSink {
         if state.queue.len() == 1 {
             self.shared.changed.notify_all();
         }
+    }
+
+    /// From now on the log is kept by these settings; another `state_dir` is for the next start.
+    pub fn reconfigure(&self, settings: AuditSettings) {
+        self.shared.lock().settings = Some(settings);
+        self.shared.changed.notify_all();
     }
 
     /// How the log does.

@@ -109,7 +109,11 @@ impl Believed {
             ("auth_time", credential.authenticated_at),
         ] {
             if let Some(at) = instant.filter(|at| *at > latest) {
-                return Err(TokenError::NotYetValid { claim, at });
+                return Err(TokenError::NotYetValid {
+                    claim,
+                    at,
+                    principal: Box::new(credential.principal.clone()),
+                });
             }
         }
         Ok(())

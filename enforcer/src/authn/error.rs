@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::clock::WallInstant;
+use crate::{clock::WallInstant, session::Principal};
 
 /// Why a token is not accepted: always the client's fault, and answered with 401.
 ///
@@ -88,6 +88,8 @@ pub enum TokenError {
         claim: &'static str,
         /// Its value.
         at: WallInstant,
+        /// Who the token is for: all else about it is in order.
+        principal: Box<Principal>,
     },
 }
 

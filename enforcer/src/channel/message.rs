@@ -6,11 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{BootInstant, WallInstant},
+    metrics::GatewayFigures,
     session::{CertificateId, Credential, EndReason, KeyThumbprint, SessionId},
 };
 
 /// Number that the gateway gives a message that wants an answer; the answer carries it back.
 pub type Request = u32;
+
+/// Stands for the listener of `[metrics]` among the names of listeners, none of which can be this.
+pub const METRICS_LISTENER: &str = "[metrics]";
 
 /// From gateway to warden.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,6 +121,31 @@ pub enum ToWarden {
         /// What became of it.
         outcome: ExportOutcome,
     },
+    /// What happened since the last one. No answer.
+    Counted(Box<GatewayFigures>),
+    /// Somebody reads the figures. Answer: `Figures`.
+    Scraped {
+        /// For the answer.
+        request: Request,
+    },
+    /// The canary's connection is there. Answer: `Opened` or `Refused`.
+    CanaryReady {
+        /// For the answer.
+        request: Request,
+        /// Cookie of the accepted socket.
+        cookie: u64,
+    },
+    /// How the canary went. No answer.
+    CanaryReport(CanaryReport),
+    /// What became of a `Deliver`. No answer.
+    Delivered {
+        /// Name of the receiver.
+        webhook: String,
+        /// Id of the alert.
+        id: String,
+        /// Why it was not taken, if it was not.
+        failure: Option<String>,
+    },
     /// The answer to `HandOver`: names of the listeners, whose sockets come along in this order.
     Listeners {
         /// Names, as in the configuration.
@@ -185,6 +214,37 @@ impl From<EndCause> for EndReason {
             EndCause::TokenUnconfirmed => Self::TokenUnconfirmed,
         }
     }
+}
+
+/// An alert for a receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Name of the receiver.
+    pub webhook: String,
+    /// Id of the alert.
+    pub id: String,
+    /// What is sent.
+    pub body: String,
+}
+
+/// How a canary went, as its client saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryReport {
+    /// Payload came through in both directions.
+    pub passed_both_ways: bool,
+    /// When the last payload that came through was sent, in either direction.
+    pub last_sent_at: Option<BootInstant>,
+    /// How the client's end of the connection ended, if it did.
+    pub end: Option<CanaryEnd>,
+}
+
+/// How a connection ended, and when that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CanaryEnd {
+    /// By a reset.
+    Reset(BootInstant),
+    /// In any other way.
+    Closed(BootInstant),
 }
 
 /// How a credential leads to a session.
@@ -284,6 +344,15 @@ pub enum ToGateway {
     },
     /// Pass records on to the receiver that the configuration names. Answer: `Exported`.
     Export(ExportBatch),
+    /// The answer to `Scraped`. File descriptor: a memfd with the text.
+    Figures {
+        /// Of the message.
+        request: Request,
+    },
+    /// Send an alert to its receiver. Answer: `Delivered`.
+    Deliver(Delivery),
+    /// Play the client of a canary. File descriptor: the listener to connect to and to accept on.
+    Canary,
     /// Send the listeners (answer: `Listeners`) and stop accepting.
     HandOver,
     /// Serve what is there to its end, then exit.

@@ -10,8 +10,9 @@ mod message;
 mod transport;
 
 pub use message::{
-    BoundRole, EndCause, ExportBatch, ExportOutcome, Kinship, MAX_EXPORT, Refusal, RefusedRequest,
-    Request, SessionUsage, SessionView, ToGateway, ToWarden,
+    BoundRole, CanaryEnd, CanaryReport, Delivery, EndCause, ExportBatch, ExportOutcome, Kinship,
+    MAX_EXPORT, METRICS_LISTENER, Refusal, RefusedRequest, Request, SessionUsage, SessionView,
+    ToGateway, ToWarden,
 };
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;

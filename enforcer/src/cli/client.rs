@@ -72,6 +72,16 @@ impl Client {
         self.exchange(Method::GET, path, Bytes::new())
     }
 
+    /// The answer as it is.
+    pub(super) fn get_text(&self, path: &str) -> Result<String> {
+        self.runtime.block_on(async {
+            let answer = self.request(Method::GET, path, Bytes::new()).await?;
+            let body = self.successful(answer).await?.into_body();
+            let body = self.collect(body).await?;
+            String::from_utf8(body.into()).map_err(|error| self.broken(error.into()))
+        })
+    }
+
     pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         let body = serde_json::to_vec(body).map_err(|error| self.broken(error.into()))?;
         self.exchange(Method::POST, path, body.into())

@@ -4,12 +4,15 @@
 //! that has to be mended. Errors go to standard error, one line first, the cause after it.
 
 pub mod audit;
+pub mod canary;
 pub mod connect;
 pub mod maps;
+pub mod metrics;
 pub mod policy;
 pub mod reload;
 pub mod sessions;
 pub mod status;
+pub mod top;
 pub mod unload;
 
 mod check;
@@ -67,6 +70,16 @@ pub enum Command {
     Status(StatusArgs),
     /// List the live sessions; show or revoke them.
     Sessions(SessionsArgs),
+    /// Watch the live sessions run out, and revoke one by a key.
+    ///
+    /// Without a daemon it shows what is in the pinned maps.
+    Top(TopArgs),
+    /// Run a canary now: a short session of the daemon's own that the kernel must cut.
+    ///
+    /// Takes two seconds. Exits with 1 if it was not cut as it should be.
+    Canary(CanaryArgs),
+    /// Print the daemon's figures in Prometheus' text format.
+    Metrics(MetricsArgs),
     /// Show the pinned maps, decoded. Works when the daemon is dead.
     Maps(MapsArgs),
     /// Search, verify or export the audit log. Works when the daemon is dead.
@@ -184,6 +197,33 @@ pub struct RevokeSelection {
     pub all: bool,
 }
 
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+}
+
+/// Arguments of `canary`.
+#[derive(Debug, Args)]
+pub struct CanaryArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `metrics`.
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub target: AdminTarget,
+}
+
 /// Arguments of `maps`.
 #[derive(Debug, Args)]
 pub struct MapsArgs {
@@ -238,6 +278,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             status::run(&args.target.socket()?, args.json, || pins::inspect(&daemon))
         }
         Command::Sessions(args) => run_sessions(args),
+        Command::Top(args) => top::run(&args.target.socket()?, args.target.config.daemon()?),
+        Command::Canary(args) => canary::run(&args.target.socket()?, args.json),
+        Command::Metrics(args) => metrics::run(&args.target.socket()?),
         Command::Maps(args) => maps::run(
             &pins::read_maps(&args.target.daemon()?)?,
             Now::read(),
@@ -337,6 +380,9 @@ mod tests {
             "enforcer sessions revoke 0000000000000abc --reason stolen",
             "enforcer sessions revoke --subject alice --socket /run/x.sock",
             "enforcer sessions revoke --all",
+            "enforcer top --config f.toml",
+            "enforcer canary --json",
+            "enforcer metrics --socket /run/x.sock",
             "enforcer maps --json",
             "enforcer audit --since 15m --subject alice --event session_ended --follow --json",
             "enforcer audit --since 2026-01-31T12:00:00Z --until 5m --config f.toml",

@@ -181,6 +181,7 @@ mod tests {
             age_seconds: 843,
             expires_in_seconds: 57,
             idle_in_seconds: None,
+            idle_timeout_seconds: None,
             deadline: WallInstant::from_unix_seconds(0),
             connections: 1,
         }

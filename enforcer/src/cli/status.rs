@@ -6,6 +6,7 @@ use anyhow::Result;
 use enforcer_abi::ABI_VERSION;
 
 use super::{
+    canary,
     client::{Client, ClientError},
     output::{print, print_json},
     text::{NOTHING, count, duration, or_nothing, printable, table},
@@ -121,14 +122,14 @@ fn daemon_lines(daemon: &DaemonStatus) -> Vec<String> {
             &format!("pid {}, {state}, {sealed}", gateway.pid),
         ));
     }
-    lines.push(field(
-        "configuration",
-        &configuration(&daemon.configuration),
-    ));
+    lines.push(field("config", &configuration(&daemon.configuration)));
     lines.push(field("store", &store(&daemon.store)));
     lines.push(field("audit log", &audit(daemon)));
     for export in &daemon.exports {
         lines.push(field("export", &exporter(export)));
+    }
+    if let Some(last) = &daemon.canary {
+        lines.push(field("canary", &canary::for_people(last)));
     }
     lines
 }
@@ -238,7 +239,10 @@ mod tests {
     use crate::{
         audit::AuditHealth,
         clock::WallInstant,
-        warden::admin::{GatewayState, GatewayStatus},
+        warden::{
+            admin::{GatewayState, GatewayStatus},
+            canary::CanaryStatus,
+        },
     };
 
     fn pins() -> Pins {
@@ -312,6 +316,12 @@ mod tests {
                     path: "/var/lib/enforcer/enforcer.db".into(),
                     ..StoreHealth::default()
                 },
+                canary: Some(CanaryStatus {
+                    at: WallInstant::from_unix_seconds(0),
+                    passed: true,
+                    lateness_us: Some(310),
+                    failure: None,
+                }),
                 audit: AuditHealth {
                     path: "/var/lib/enforcer/audit.db".into(),
                     written: 5,
@@ -341,6 +351,7 @@ mod tests {
             "store        /var/lib/enforcer/enforcer.db",
             "audit log    /var/lib/enforcer/audit.db, 5 written, 3 LOST",
             "export       siem, 4 delivered, up to record 4",
+            "canary       passed at 1970-01-01T00:00:00.000000Z, reset 310 us late",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

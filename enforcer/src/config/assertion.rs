@@ -63,9 +63,15 @@ pub(super) fn convert(draft: &mut Draft<'_>, raw: &RawAssertion) -> Assertion {
 
 /// Routes whose upstreams expect an assertion; `signed`: there is a key to sign it with.
 pub(super) fn check_routes(draft: &mut Draft<'_>, routes: &[Spanned<RawRoute>], signed: bool) {
+    // A tunnel's is refused as what has no place there.
+    let tunnels = |route: &RawRoute| {
+        let protocol = route.protocol.as_ref();
+        protocol.is_some_and(|protocol| protocol.get_ref() == "tunnel")
+    };
+    let routes = routes.iter().map(Spanned::get_ref);
     let audiences = routes
-        .iter()
-        .filter_map(|route| route.get_ref().assertion_audience.as_ref());
+        .filter(|route| !tunnels(route))
+        .filter_map(|route| route.assertion_audience.as_ref());
     for audience in audiences {
         if !signed {
             draft.report(

@@ -52,6 +52,9 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     if old.assertion != new.assertion {
         found.push("assertion changed".to_owned());
     }
+    if old.monitoring != new.monitoring {
+        found.push("monitoring changed".to_owned());
+    }
     found
 }
 

@@ -48,6 +48,8 @@ pub(super) enum Content {
     SigningKey,
     /// The PEM public key of one that signed before.
     FormerKey,
+    /// A shared secret.
+    Secret,
     /// The keys of a token issuer.
     Keys(Box<JwtIssuer>),
     /// A password.
@@ -83,6 +85,7 @@ pub(super) fn check(reference: &FileReference) -> Option<Problem> {
         Content::RevocationListOf(authorities) => revocation_lists(path, authorities),
         Content::SigningKey => signing(SigningKey::load(path)),
         Content::FormerKey => signing(signing::former_key(path)),
+        Content::Secret => secret(path).map(drop),
         Content::Keys(issuer) => KeySet::load(issuer)
             .map(drop)
             .map_err(|error| Fault::new(error.fault.to_string(), error.help())),
@@ -170,6 +173,37 @@ fn client_secret(path: &Path) -> Result<(), Fault> {
         ));
     }
     Ok(())
+}
+
+/// Shortest shared secret, in bytes.
+const SHORTEST_SECRET: usize = 32;
+
+/// The secret in a file: its bytes without a final line break.
+fn secret(path: &Path) -> Result<Vec<u8>, Fault> {
+    let mut secret = read(path)?;
+    for end in [b"\n", b"\r"] {
+        if secret.ends_with(end) {
+            secret.pop();
+        }
+    }
+    if secret.len() < SHORTEST_SECRET {
+        return Err(Fault::new(
+            format!(
+                "holds a secret of {} bytes, which can be guessed",
+                secret.len()
+            ),
+            format!("share a random secret of at least {SHORTEST_SECRET} bytes"),
+        ));
+    }
+    Ok(secret)
+}
+
+/// The secret in a file.
+///
+/// # Errors
+/// Why there is none.
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, String> {
+    secret(path).map_err(|fault| format!("`{}` {}", path.display(), fault.what))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, Fault> {

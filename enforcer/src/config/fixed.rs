@@ -46,7 +46,7 @@ impl Config {
     ) -> Result<(), ConfigError> {
         let lines = Positions::find(text);
         let pairs = fixed(&present.daemon).into_iter().zip(fixed(&self.daemon));
-        let mut problems: Vec<_> = pairs
+        let problems: Vec<_> = pairs
             .filter(|((_, old), (_, new))| old != new)
             .map(|((key, old), _)| Problem {
                 line: lines.of(key),
@@ -60,13 +60,6 @@ impl Config {
                 },
             })
             .collect();
-        if self.audit != present.audit {
-            problems.push(Problem {
-                line: lines.audit,
-                what: "`[audit]` cannot be changed while the daemon runs".to_owned(),
-                help: "leave it as it was, or restart the daemon".to_owned(),
-            });
-        }
         if problems.is_empty() {
             Ok(())
         } else {
@@ -99,28 +92,21 @@ impl Config {
 /// The lines of the keys of `[daemon]`.
 struct Positions {
     section: usize,
-    audit: usize,
     keys: BTreeMap<String, usize>,
 }
 
 #[derive(Deserialize)]
 struct Sections {
     daemon: Option<Spanned<BTreeMap<Spanned<String>, toml::Value>>>,
-    audit: Option<Spanned<toml::Value>>,
 }
 
 impl Positions {
     fn find(text: &str) -> Self {
         let lines = Lines::new(text);
-        let sections = toml::from_str(text).unwrap_or(Sections {
-            daemon: None,
-            audit: None,
-        });
-        let audit = sections.audit.map_or(1, |at| lines.number(at.span().start));
+        let sections = toml::from_str(text).unwrap_or(Sections { daemon: None });
         let Some(daemon) = sections.daemon else {
             return Self {
                 section: 1,
-                audit,
                 keys: BTreeMap::new(),
             };
         };
@@ -131,7 +117,6 @@ impl Positions {
         });
         Self {
             section,
-            audit,
             keys: keys.collect(),
         }
     }

@@ -56,15 +56,7 @@ fn address(
     value: &Spanned<String>,
     taken: &mut Vec<(SocketAddr, usize)>,
 ) -> Option<SocketAddr> {
-    let text = value.get_ref();
-    let Ok(address) = text.parse::<SocketAddr>() else {
-        draft.report(
-            value,
-            format!("`{text}` is not an address with a port"),
-            "write an IP address and a port such as \"0.0.0.0:8443\" or \"[::]:8443\"",
-        );
-        return None;
-    };
+    let address = parse_address(draft, value)?;
     if let Some((other, line)) = taken.iter().find(|(other, _)| overlap(*other, address)) {
         let what = format!("`{address}` is taken by the listener on line {line} (`{other}`)");
         draft.report(value, what, "write another address or port");
@@ -73,8 +65,21 @@ fn address(
     Some(address)
 }
 
+pub(super) fn parse_address(draft: &mut Draft<'_>, value: &Spanned<String>) -> Option<SocketAddr> {
+    let text = value.get_ref();
+    let address = text.parse().ok();
+    if address.is_none() {
+        draft.report(
+            value,
+            format!("`{text}` is not an address with a port"),
+            "write an IP address and a port such as \"0.0.0.0:8443\" or \"[::]:8443\"",
+        );
+    }
+    address
+}
+
 /// Whether the kernel would refuse the second of two listening sockets.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (x, y) = (a.ip().to_canonical(), b.ip().to_canonical());
     let covers = |one: IpAddr, other: IpAddr| {
         one.is_unspecified() && (one.is_ipv6() || one.is_ipv4() == other.is_ipv4())

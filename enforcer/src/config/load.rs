@@ -11,6 +11,7 @@ use super::{
     files::{self, FileReference},
     identity, listeners,
     location::Lines,
+    monitoring::{self, RawMonitoring},
     policies,
     routes::{self, Names},
     shape,
@@ -128,6 +129,15 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
     assertion::check_routes(&mut draft, &raw.routes, assertion.is_some());
     let (routes, tunnels) = routes::convert(&mut draft, raw.routes, &names, &listeners, &policies);
 
+    let monitoring = RawMonitoring {
+        metrics: raw.metrics,
+        canary: raw.canary,
+        detectors: raw.detectors,
+        alerts: raw.alerts,
+        traces: raw.traces,
+    };
+    let monitoring = monitoring::convert(&mut draft, monitoring, &listeners);
+
     let files = draft.finish().map_err(|problems| invalid(path, problems))?;
     let config = Config {
         daemon,
@@ -138,6 +148,7 @@ fn parse(text: &str, path: &Path) -> Result<Parsed, ConfigError> {
         policies,
         routes,
         tunnels,
+        monitoring,
     };
     Ok(Parsed {
         config,

@@ -17,6 +17,7 @@ mod identity;
 mod listeners;
 mod load;
 mod location;
+mod monitoring;
 mod outbound;
 mod policies;
 mod postgres;
@@ -40,12 +41,16 @@ pub(crate) use difference::route_name;
 pub(crate) use error::reading_help;
 pub use error::{ConfigError, Problem};
 pub(crate) use files::read_password;
+pub(crate) use files::read_secret;
 use http::Uri;
 use ipnet::IpNet;
 pub(crate) use outbound::parse as parse_outbound_url;
 pub use policies::{Origin, PolicySettings, Setting};
 
-use crate::policy::{Policy, Requirements};
+use crate::{
+    audit::{DetectorKind, DetectorSettings},
+    policy::{Policy, Requirements},
+};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +71,47 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[routes]]` with `protocol = "tunnel"`, in the order of the file.
     pub tunnels: Vec<TunnelRoute>,
+    /// What the daemon says of itself.
+    pub monitoring: Monitoring,
+}
+
+/// What the daemon says of itself, and where.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Monitoring {
+    /// `[metrics] address`: where they are served to anybody; nowhere by default.
+    pub metrics_address: Option<SocketAddr>,
+    /// `[canary] interval`; default 1 h.
+    pub canary_interval: Option<Duration>,
+    /// `[detectors.NAME]`: those that are on, which is all by default.
+    pub detectors: BTreeMap<DetectorKind, DetectorSettings>,
+    /// `[[alerts.webhook]]`
+    pub webhooks: Vec<Webhook>,
+    /// `[traces]`
+    pub traces: Option<Traces>,
+}
+
+/// A receiver of alerts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Webhook {
+    /// What it is called in figures, messages and the queue on the disk.
+    pub name: String,
+    /// Where alerts are posted.
+    pub url: Uri,
+    /// The secret that signs them: the file's bytes without a final line break, at least 32.
+    pub secret_file: PathBuf,
+    /// How.
+    pub outbound: Outbound,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// The collector's OTLP/HTTP endpoint.
+    pub url: Uri,
+    /// A client's `traceparent` is continued. Otherwise each request begins a trace.
+    pub continue_clients: bool,
+    /// How.
+    pub outbound: Outbound,
 }
 
 /// Where the daemon lives and how much it may hold.

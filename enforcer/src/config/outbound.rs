@@ -9,6 +9,7 @@ use toml::Spanned;
 use super::{Outbound, draft::Draft, duration::Zero, files::Content, proxy, raw::RawOutbound};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const HTTPS: &str = "is not an `https://` URL: what it answers could be anybody's";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Default for Outbound {
@@ -73,7 +74,7 @@ pub(super) fn url(draft: &mut Draft<'_>, key: &str, value: &Spanned<String>) -> 
 pub(crate) fn parse(text: &str) -> Result<Uri, &'static str> {
     let url: Uri = text.parse().map_err(|_| "is not a URL")?;
     if url.scheme_str() != Some("https") {
-        return Err("is not an `https://` URL: what it answers could be anybody's");
+        return Err(HTTPS);
     }
     if text.contains('#') {
         return Err("has a fragment, which is never sent");
@@ -93,9 +94,30 @@ pub(crate) fn parse(text: &str) -> Result<Uri, &'static str> {
     Ok(url)
 }
 
+/// The same, or `http://` for what is sent to a place that is trusted anyhow.
+pub(super) fn parse_plain(text: &str) -> Result<Uri, &'static str> {
+    let Some(rest) = text.strip_prefix("http://") else {
+        return parse(text).map_err(|fault| match fault {
+            HTTPS => "is not an `http://` or `https://` URL",
+            fault => fault,
+        });
+    };
+    parse(&format!("https://{rest}"))?;
+    text.parse().map_err(|_| "is not a URL")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_trusted_is_asked_in_the_clear() {
+        assert!(parse_plain("http://collector:4318").is_ok());
+        assert!(parse_plain("https://collector:4318/v1/traces").is_ok());
+        for bad in ["collector:4318", "http://", "ftp://collector", "http://a@b"] {
+            assert!(parse_plain(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn only_what_can_be_verified_is_asked_at() {

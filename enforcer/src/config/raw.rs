@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::duration::RawDuration;
+use super::{
+    duration::RawDuration,
+    monitoring::{RawAlerts, RawCanary, RawDetector, RawMetrics, RawTraces},
+};
 use crate::policy::ClaimValue;
 
 /// A table of named sections; the names keep their position.
@@ -29,6 +32,15 @@ pub(super) struct RawConfig {
     pub(super) policies: Named<RawPolicy>,
     #[serde(default)]
     pub(super) routes: Vec<Spanned<RawRoute>>,
+    #[serde(default)]
+    pub(super) metrics: RawMetrics,
+    #[serde(default)]
+    pub(super) canary: RawCanary,
+    #[serde(default)]
+    pub(super) detectors: Named<RawDetector>,
+    #[serde(default)]
+    pub(super) alerts: RawAlerts,
+    pub(super) traces: Option<RawTraces>,
 }
 
 #[derive(Debug, Default, Deserialize)]

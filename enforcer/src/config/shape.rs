@@ -93,6 +93,9 @@ fn example(key: &str) -> Option<&'static str> {
         "endpoint" => r#"endpoint = "https://idp.example/introspect""#,
         "client_id" => r#"client_id = "enforcer""#,
         "listener" => r#"listener = "NAME" with the name of a listener"#,
+        "url" => r#"url = "https://alerts.example/hook""#,
+        "secret_file" => r#"secret_file = "webhook.secret""#,
+        "otlp" => r#"otlp = "http://127.0.0.1:4318""#,
         _ => return None,
     })
 }

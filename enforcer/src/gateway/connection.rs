@@ -99,6 +99,7 @@ impl ConnectionContext {
             Blame::Upstream => {
                 let cause = std::error::Error::source(rejection).map(ToString::to_string);
                 let cause = cause.unwrap_or_default();
+                self.gateway.counters.upstream_error(verdict.code);
                 warn!(code = verdict.code, client = %client.peer(), cause, "{rejection}");
             }
             Blame::Client | Blame::Issuer | Blame::Us => {
@@ -128,6 +129,9 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         shaken = shake_hands(&front, &mut accepted) => shaken,
         () = sleep(limit) => return,
     };
+    if let Some(done) = handshake(&shaken) {
+        gateway.counters.handshake(&front.name, done);
+    }
     let (opening, certificate) = match shaken {
         Ok(Some(shaken)) => shaken,
         Ok(None) => return,
@@ -165,12 +169,21 @@ enum Opening {
     Postgres(PostgresService, postgres::Opening),
 }
 
+type Shaken = Option<(Opening, Option<ClientCertificate>)>;
+
+/// Whether there was a TLS handshake, and it was done.
+fn handshake(shaken: &Result<Shaken, Rejection>) -> Option<bool> {
+    match shaken {
+        Ok(Some((Opening::Postgres(_, opening), _))) => opening.tls().map(|_| true),
+        Ok(opening) => opening.as_ref().map(|_| true),
+        Err(Rejection::Tls(_) | Rejection::PlainHttp) => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
 /// client left without a word.
-async fn shake_hands(
-    front: &Front,
-    accepted: &mut Accepted,
-) -> Result<Option<(Opening, Option<ClientCertificate>)>, Rejection> {
+async fn shake_hands(front: &Front, accepted: &mut Accepted) -> Result<Shaken, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {

@@ -30,8 +30,10 @@ use crate::{
     },
     clock::BootInstant,
     gateway::{
+        canary,
         sessions::{SessionHandle, SessionTable},
         stages::Client,
+        webhook::{self, Webhooks},
     },
     session::{Credential, EndReason, SessionId},
 };
@@ -68,6 +70,7 @@ pub(crate) struct Link {
     sessions: SessionTable,
     /// To whoever passes audit records on.
     exports: OnceLock<mpsc::Sender<ExportBatch>>,
+    webhooks: Webhooks,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,7 @@ enum Answer {
     Opened(SessionHandle),
     Found(SessionHandle, SessionUsage),
     Bound,
+    Figures(OwnedFd),
     Refused(Refusal),
 }
 
@@ -92,6 +96,7 @@ impl Link {
     pub(crate) fn new(
         handover: UnixSeqpacketListener,
         listeners: Vec<(String, OwnedFd)>,
+        webhooks: Webhooks,
     ) -> (Arc<Self>, Driver) {
         let (sender, outbound) = mpsc::channel(QUEUE);
         let link = Arc::new(Self {
@@ -106,6 +111,7 @@ impl Link {
             }),
             sessions: SessionTable::default(),
             exports: OnceLock::new(),
+            webhooks,
         });
         let driver = Driver {
             link: Arc::clone(&link),
@@ -163,8 +169,32 @@ impl Link {
         match answer.await {
             Answer::Found(session, usage) => Ok((session, usage)),
             Answer::Refused(refusal) => Err(refusal),
-            Answer::Opened(_) | Answer::Bound => Err(Refusal::Unavailable),
+            _ => Err(Refusal::Unavailable),
         }
+    }
+
+    /// Opens the canary's session and binds this socket to it.
+    pub(crate) async fn open_canary(&self, cookie: u64) -> Result<SessionHandle, Refusal> {
+        let answer = self.ask(|request| ToWarden::CanaryReady { request, cookie });
+        expect_session(answer.await)
+    }
+
+    /// The daemon's figures as text, in a file. `None` if the warden does not answer.
+    pub(crate) async fn figures(&self) -> Option<OwnedFd> {
+        match self.ask(|request| ToWarden::Scraped { request }).await {
+            Answer::Figures(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The receivers of alerts.
+    pub(crate) fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
+    }
+
+    /// How many reports were lost since the last call.
+    pub(crate) fn take_lost(&self) -> u64 {
+        self.lost.swap(0, Ordering::Relaxed)
     }
 
     /// Says goodbye on the session's connections, because its user logs out.
@@ -207,7 +237,7 @@ impl Link {
         match answer.await {
             Answer::Bound => Ok(()),
             Answer::Refused(refusal) => Err(refusal),
-            Answer::Opened(_) | Answer::Found(..) => Err(Refusal::Unavailable),
+            _ => Err(Refusal::Unavailable),
         }
     }
 
@@ -261,8 +291,21 @@ impl Link {
 
     /// The session is in the table before whoever asked goes on, so that no later word of the
     /// warden about it is missed.
-    fn receive(&self, message: ToGateway) {
+    fn receive(self: &Arc<Self>, message: ToGateway, fds: Vec<OwnedFd>) {
         match message {
+            ToGateway::Figures { request } => {
+                if let Some(file) = fds.into_iter().next() {
+                    self.answer(request, Answer::Figures(file));
+                }
+            }
+            ToGateway::Deliver(delivery) => {
+                tokio::spawn(webhook::deliver(Arc::clone(self), delivery));
+            }
+            ToGateway::Canary => {
+                if let Some(listener) = fds.into_iter().next() {
+                    tokio::spawn(canary::play(Arc::clone(self), listener));
+                }
+            }
             ToGateway::Opened { request, session } => {
                 let handle = self.sessions.opened(session);
                 self.answer(request, Answer::Opened(handle));
@@ -307,10 +350,6 @@ impl Link {
 
     fn sweep(&self) {
         self.sessions.sweep();
-        let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            warn!(lost, "reports to the warden were lost");
-        }
     }
 
     fn came_up(&self) {
@@ -330,7 +369,7 @@ fn expect_session(answer: Answer) -> Result<SessionHandle, Refusal> {
     match answer {
         Answer::Opened(handle) => Ok(handle),
         Answer::Refused(refusal) => Err(refusal),
-        Answer::Bound | Answer::Found(..) => Err(Refusal::Unavailable),
+        _ => Err(Refusal::Unavailable),
     }
 }
 
@@ -370,12 +409,12 @@ impl Driver {
                     Some((ToGateway::HandOver, _)) => {
                         hand_over(&self.link, transport, &mut self.listeners).await?
                     }
-                    Some((message, _)) => {
+                    Some((message, fds)) => {
                         if matches!(message, ToGateway::Drain) {
                             // What is not accepted here any more is another gateway's, or nobody's.
                             self.listeners.clear();
                         }
-                        self.link.receive(message);
+                        self.link.receive(message, fds);
                     }
                 }
             }
@@ -423,7 +462,7 @@ impl Driver {
                 match transport.recv::<ToGateway>().await? {
                     None => return io::Result::Err(io::ErrorKind::UnexpectedEof.into()),
                     Some((ToGateway::HandOver, _)) => break,
-                    Some((message, _)) => link.receive(message),
+                    Some((message, fds)) => link.receive(message, fds),
                 }
             }
             hand_over(&link, &transport, &mut self.listeners).await?;

@@ -24,9 +24,11 @@
 mod accept;
 mod assertion;
 mod binding;
+mod canary;
 mod client_certificate;
 mod connection;
 mod export;
+mod figures;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gate;
@@ -49,8 +51,10 @@ mod tcp;
 mod tests;
 mod tls;
 mod touch;
+mod traces;
 mod tunnel;
 mod upstream;
+mod webhook;
 mod websocket;
 
 pub(crate) use self::{
@@ -77,10 +81,16 @@ use self::{
     postgres::{CancelKeys, PostgresService},
     start::Started,
     tcp::TcpService,
+    traces::Tracer,
     tunnel::Tunnels,
     upstream::Upstream,
 };
-use crate::{channel::Transport, clock::boot_now, policy::PolicySet};
+use crate::{
+    channel::{METRICS_LISTENER, Transport},
+    clock::boot_now,
+    metrics::{Counters, RouteCounters},
+    policy::PolicySet,
+};
 
 /// After the kernel has stopped listening to a connection without a session, how long until the
 /// gateway closes it.
@@ -96,6 +106,8 @@ struct Gateway {
     policies: PolicySet,
     /// In the order of the configuration, as [`RouteTable`] counts.
     targets: Vec<Target>,
+    counters: Counters,
+    tracer: Option<Tracer>,
     tunnels: Tunnels,
     /// Of PostgreSQL connections.
     cancel_keys: CancelKeys,
@@ -106,6 +118,7 @@ struct Gateway {
 /// Where a route leads.
 struct Target {
     forward_token: bool,
+    counters: Arc<RouteCounters>,
     /// `aud` of the assertion that requests carry.
     assertion_audience: Option<Arc<str>>,
     upstream: Upstream,
@@ -181,14 +194,26 @@ impl Server {
                 },
             });
         }
-        let (link, driver) = Link::new(handover, sockets);
+        let metrics = match started.metrics {
+            Some(socket) => {
+                sockets.push((METRICS_LISTENER.to_owned(), socket.try_clone()?));
+                let socket = std::net::TcpListener::from(socket);
+                socket.set_nonblocking(true)?;
+                Some(TcpListener::from_std(socket)?)
+            }
+            None => None,
+        };
+        let (link, driver) = Link::new(handover, sockets, started.webhooks);
+        let (tracer, exporter) = started.traces.unzip();
         let gateway = Arc::new(Gateway {
+            tracer,
             link: Arc::clone(&link),
             identifier: started.identifier,
             assertions: started.assertions,
             routes: started.routes,
             policies: started.policies,
             targets: started.targets,
+            counters: started.counters,
             tunnels: started.tunnels,
             cancel_keys: CancelKeys::default(),
             unbound_limit: started.pre_authentication_timeout + UNBOUND_GRACE,
@@ -199,6 +224,13 @@ impl Server {
         for served in listeners {
             tokio::spawn(accept::accept(Arc::clone(&gateway), served, work.clone()));
         }
+        if let Some(listener) = metrics {
+            tokio::spawn(figures::serve(Arc::clone(&gateway), listener, work));
+        }
+        if let Some(exporter) = exporter {
+            tokio::spawn(exporter.run(Arc::clone(&gateway)));
+        }
+        tokio::spawn(figures::report(Arc::clone(&gateway)));
         tokio::spawn(sweep_pools(gateway));
         tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
         started.collectors.serve(&link);

@@ -314,11 +314,17 @@ impl Rejection {
             client,
             listener: listener.to_owned(),
             cookie,
-            principal: principal.or_else(|| match self {
-                // Whose token it is that somebody else has.
-                Self::Confirmation(_, principal) => Some(principal.clone()),
-                _ => None,
-            }),
+            principal: principal.or_else(|| self.principal().cloned()),
+        }
+    }
+
+    /// Whose token it is that is sound, but not now, or not from here.
+    fn principal(&self) -> Option<&Principal> {
+        match self {
+            Self::Token(TokenError::NotYetValid { principal, .. }) => Some(principal),
+            // Whose token it is that somebody else has.
+            Self::Confirmation(_, principal) => Some(principal),
+            _ => None,
         }
     }
 

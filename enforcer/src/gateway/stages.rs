@@ -360,12 +360,12 @@ impl Bound {
     pub(crate) async fn find(
         link: &Arc<Link>,
         client: &Client,
-        policies: &PolicySet,
+        policies: Option<&PolicySet>,
         authenticated: Authenticated,
         kinship: Kinship,
     ) -> Result<(Self, SessionUsage), Rejection> {
         let request = authenticated.request(Purpose::Endpoint, client, wall_now());
-        let matching = policies.names(&request);
+        let matching = policies.map_or_else(Vec::new, |policies| policies.names(&request));
         let Authenticated { identified, asked } = authenticated;
         let credential = &identified.credential;
         let _opening = match client.unbound().await {

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::{
     authn::signing::SigningKeyFault,
-    channel::{ToGateway, ToWarden, receive_blocking, send_blocking},
+    channel::{METRICS_LISTENER, ToGateway, ToWarden, receive_blocking, send_blocking},
     config::{Config, ConfigError, Listener, Protocol, RequestIdentity, TokenCookie},
     gateway::{
         Service, Target,
@@ -25,12 +25,15 @@ use crate::{
         revoked::{self, RevocationListError},
         tcp::TcpService,
         tls::{self, ServerTlsError},
+        traces::{self, Exporter, Tracer},
         tunnel::Tunnels,
         upstream::{
             Upstream,
             tls::{NativeRoots, UpstreamTlsError},
         },
+        webhook::{WebhookError, Webhooks},
     },
+    metrics::{Counters, RouteLabels},
     policy::PolicySet,
     session::CertificateId,
 };
@@ -68,6 +71,10 @@ pub(crate) enum StartError {
     Export(String, #[source] UpstreamTlsError),
     #[error("the upstream of the route from `{0}`")]
     Upstream(String, #[source] UpstreamTlsError),
+    #[error("the traces")]
+    Traces(#[source] UpstreamTlsError),
+    #[error("the webhook `{0}`")]
+    Webhook(String, #[source] WebhookError),
 }
 
 /// Everything that serving needs.
@@ -76,6 +83,8 @@ pub(crate) struct Started {
     pub(crate) channel: OwnedFd,
     pub(crate) handover: OwnedFd,
     pub(crate) listeners: Vec<StartedListener>,
+    /// Where the figures are served.
+    pub(crate) metrics: Option<OwnedFd>,
     /// To serve as.
     pub(crate) user: String,
     pub(crate) pre_authentication_timeout: Duration,
@@ -86,6 +95,11 @@ pub(crate) struct Started {
     pub(crate) routes: RouteTable,
     pub(crate) policies: PolicySet,
     pub(crate) targets: Vec<Target>,
+    pub(crate) counters: Counters,
+    /// Where spans begin, and what takes them away.
+    pub(crate) traces: Option<(Tracer, Exporter)>,
+    /// Who alerts are sent to.
+    pub(crate) webhooks: Webhooks,
     pub(crate) tunnels: Tunnels,
 }
 
@@ -148,13 +162,24 @@ pub(crate) fn load(
     let config = Config::parse(&text, &config_path)?;
 
     let mut listeners = Vec::new();
+    let mut metrics = None;
     for (name, socket) in names.into_iter().zip(fds) {
-        listeners.push(load_listener(&config, name, socket)?);
+        if name == METRICS_LISTENER {
+            metrics = Some(socket);
+        } else {
+            listeners.push(load_listener(&config, name, socket)?);
+        }
     }
+    let counters = Counters::default();
     let mut roots = NativeRoots::default();
     let mut targets = Vec::new();
     for route in &config.routes {
         targets.push(Target {
+            counters: counters.route(RouteLabels {
+                listener: route.listener.clone(),
+                host: route.host.clone().unwrap_or_default(),
+                path: route.path.clone(),
+            }),
             forward_token: route.forward_token,
             assertion_audience: route.assertion_audience.as_deref().map(Into::into),
             upstream: Upstream::load(route, &mut roots)
@@ -167,12 +192,23 @@ pub(crate) fn load(
     }
     let collectors = Collectors::load(&config, &mut roots)
         .map_err(|(name, error)| StartError::Export(name, error))?;
+    let webhooks = Webhooks::load(&config.monitoring.webhooks, &mut roots)
+        .map_err(|(name, error)| StartError::Webhook(name, error))?;
+    let traces = config.monitoring.traces.as_ref();
+    let traces = traces
+        .map(|configured| traces::load(configured, &mut roots))
+        .transpose()
+        .map_err(StartError::Traces)?;
     Ok(Started {
         channel,
         collectors,
         handover,
         listeners,
         identifier: Identifier::load(&config.identity, &mut roots)?,
+        metrics,
+        counters,
+        traces,
+        webhooks,
         assertions: config
             .assertion
             .as_ref()

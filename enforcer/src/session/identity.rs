@@ -302,6 +302,22 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Every reason.
+    pub const ALL: [Self; 12] = [
+        Self::Deadline,
+        Self::Idle,
+        Self::Token,
+        Self::Hours,
+        Self::Displaced,
+        Self::Revoked,
+        Self::Logout,
+        Self::CertificateRevoked,
+        Self::KeyWithdrawn,
+        Self::TokenInactive,
+        Self::TokenUnconfirmed,
+        Self::Unknown,
+    ];
+
     /// Whether the key opens no session any more. That of a token never does. A certificate is shown
     /// anew by whoever has its private key, which is to authenticate anew: only who was sent away
     /// stays away.

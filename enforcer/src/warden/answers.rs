@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     audit::ExporterHealth,
-    clock::{BootInstant, Now},
+    clock::{BootInstant, Now, WallInstant},
     kernel::{
         attach,
         cgroup::DaemonCgroup,
@@ -35,6 +35,8 @@ pub struct Whereabouts {
     pub cgroup: DaemonCgroup,
     /// When it started.
     pub started_at: BootInstant,
+    /// The same, by the wall clock.
+    pub started_at_wall: WallInstant,
 }
 
 /// What the loop must do itself.
@@ -85,6 +87,8 @@ impl Core {
             AdminCommand::Simulate { request, reply } => {
                 return Asked::Configuration(Order::Simulate { request, reply });
             }
+            AdminCommand::Metrics { reply } => self.figures_wanted(reply, place),
+            AdminCommand::Canary { reply } => self.canary_wanted(reply, now),
             command @ AdminCommand::Unload { .. } => return Asked::Unload(command),
         }
         Asked::Done
@@ -95,6 +99,7 @@ impl Core {
         let chosen: Vec<SessionId> = self
             .book
             .iter()
+            .filter(|live| !self.canary.is(live.session.id))
             .filter(|live| match selector {
                 Selector::Id(id) => live.session.id == *id,
                 Selector::Subject(subject) => live.session.principal.subject == *subject,
@@ -140,6 +145,12 @@ impl Core {
         let exports = self.exports.health();
         problems.extend(exports.iter().filter_map(export_problem));
         problems.extend(configuration_problems(&self.configuration));
+        let canary = self.canary.last();
+        problems.extend(
+            canary
+                .and_then(|last| last.failure.as_ref())
+                .map(|failure| format!("the last canary failed: {failure}")),
+        );
         let connections = self.book.iter().map(|live| live.legs.len()).sum();
         StatusReport {
             enforcing,
@@ -165,12 +176,13 @@ impl Core {
                 audit,
                 exports,
                 configuration: self.configuration.clone(),
+                canary: canary.cloned(),
             }),
         }
     }
 
     /// How full a map is, from what is known here: counting a big map's entries would hold up cuts.
-    fn fill(&self, name: &str) -> Option<Fill> {
+    pub(super) fn fill(&self, name: &str) -> Option<Fill> {
         let legs = || self.book.iter().map(|live| live.legs.len() as u64).sum();
         let (entries, capacity) = match name {
             map_name::SESSIONS | map_name::ACTIVITY => (
@@ -224,6 +236,7 @@ impl Core {
                 .as_secs(),
             expires_in_seconds: seconds_to(session.deadline().at),
             idle_in_seconds: session.idle_at(payload).map(seconds_to),
+            idle_timeout_seconds: session.limits.idle_timeout.map(|timeout| timeout.as_secs()),
             deadline: session.wall_limit(session.deadline().at, now),
             connections: live.legs.len(),
         }

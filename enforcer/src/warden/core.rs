@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -13,19 +14,23 @@ use enforcer_abi as abi;
 
 use super::{
     admin::ConfigurationStatus,
+    alerts::Alerts,
     book::{Book, Live},
+    canary::Canary,
     ending::{Ending, Over},
     exports::Exports,
     gateways::Gateways,
     listing::Listings,
     queue::DeadlineQueue,
+    recorder::Recorder,
     reload::weigh::Regime,
     store::{StoreHandle, StoredSession},
 };
 use crate::{
-    audit::{AuditSink, Event, Record},
+    audit::{AuditSink, Detectors, Event, Record},
     channel::{SessionView, ToGateway},
     clock::{self, BootInstant, Now, WallInstant},
+    config::Config,
     kernel::{maps::Maps, reset::Resetter},
     policy::{ActivityKind, Mode, Policy, Terms},
     session::{EndReason, Limit, Session, SessionId, Step},
@@ -50,7 +55,11 @@ pub struct Core {
     pub(super) pre_authentication_timeout: Duration,
     pub(super) maps: Maps,
     pub(super) resetter: Resetter,
-    pub(super) audit: AuditSink,
+    pub(super) audit: Recorder,
+    pub(super) alerts: Alerts,
+    pub(super) canary: Canary,
+    /// Where the figures can be read; nobody authenticates there.
+    pub(super) metrics_address: Option<SocketAddr>,
     pub(super) store: StoreHandle,
     pub(super) gateways: Gateways,
     pub(super) queue: DeadlineQueue<Due>,
@@ -97,7 +106,10 @@ impl Core {
             pre_authentication_timeout: parts.pre_authentication_timeout,
             maps: parts.maps,
             resetter: parts.resetter,
-            audit: parts.audit,
+            audit: Recorder::new(parts.audit),
+            alerts: Alerts::default(),
+            canary: Canary::default(),
+            metrics_address: None,
             store: parts.store,
             gateways: Gateways::default(),
             queue: DeadlineQueue::new(),
@@ -113,6 +125,21 @@ impl Core {
             retired_issuers: BTreeSet::new(),
             configuration: ConfigurationStatus::default(),
         }
+    }
+
+    /// Watches what happens as the configuration says: detectors, alerts, canaries, the
+    /// metrics address.
+    pub fn monitor(&mut self, config: &Config, now: Now) {
+        let idle_timeouts = config
+            .policies
+            .iter()
+            .filter_map(|(name, policy)| Some((name.clone(), policy.limits.idle_timeout?)));
+        let monitoring = &config.monitoring;
+        let detectors = Detectors::new(monitoring.detectors.clone(), idle_timeouts.collect());
+        self.audit.detect_with(detectors);
+        self.canary.schedule(monitoring.canary_interval, now.boot);
+        self.metrics_address = monitoring.metrics_address;
+        self.open_alerts(config);
     }
 
     /// When the alarm is to ring next.
@@ -172,6 +199,10 @@ impl Core {
             Step::Observe(limit) => {
                 self.record_observed(id, limit, now);
                 return self.advance(id, now);
+            }
+            Step::End(limit) if now.boot < self.canary.reset_at(id, limit.at) => {
+                let reset_at = self.canary.reset_at(id, limit.at);
+                self.queue.set(Due::Session(id), reset_at);
             }
             Step::End(limit) => match live.session.limits.mode {
                 Mode::Enforce => {

@@ -202,7 +202,8 @@ impl Core {
                 .count() as u64,
         );
         if !live.legs.is_empty() {
-            let late = reset_at.saturating_duration_since(limit.at);
+            let due = self.canary.reset_at(id, limit.at);
+            let late = reset_at.saturating_duration_since(due);
             record.reset_lateness_us = Some(micros(late));
         }
         let ending = Ending {

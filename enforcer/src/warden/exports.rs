@@ -2,7 +2,7 @@
 //! serves and back.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     sync::mpsc::{self, Sender},
 };
@@ -20,6 +20,8 @@ type LoopSender = tokio::sync::mpsc::Sender<Incoming>;
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Exports {
+    to_loop: Option<LoopSender>,
+    running: BTreeMap<String, Export>,
     exporters: Vec<Exporter>,
     /// Where those that need the gateway wait for what it says.
     waiting: HashMap<String, Sender<(u64, ExportOutcome)>>,
@@ -29,7 +31,11 @@ impl Exports {
     /// Starts those of the configuration. Batches for the gateway go to the loop.
     pub fn start(config: &Config, to_loop: &LoopSender) -> io::Result<Self> {
         let settings = AuditSettings::of(config);
-        let mut exports = Self::default();
+        let mut exports = Self {
+            to_loop: Some(to_loop.clone()),
+            running: config.audit.exports.clone(),
+            ..Self::default()
+        };
         for (name, export) in &config.audit.exports {
             let (destination, gateway) = match export {
                 Export::JsonFile(path) => (Destination::JsonFile(path.clone()), None),
@@ -70,6 +76,21 @@ impl Exports {
 }
 
 impl Core {
+    /// From now on the audit log is kept and passed on as the configuration says.
+    pub(super) fn keep_audit(&mut self, config: &Config) {
+        self.audit.reconfigure(AuditSettings::of(config));
+        if self.exports.running == config.audit.exports {
+            return;
+        }
+        let Some(to_loop) = self.exports.to_loop.clone() else {
+            return;
+        };
+        match Exports::start(config, &to_loop) {
+            Ok(exports) => self.exports = exports,
+            Err(error) => tracing::error!("the audit exports stay as they were: {error}"),
+        }
+    }
+
     /// Hands a batch to the gateway that serves.
     pub(super) fn export(&mut self, batch: ExportBatch) {
         let serving = self

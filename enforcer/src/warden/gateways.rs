@@ -76,6 +76,11 @@ impl Gateways {
             .map(|(id, gateway)| (*id, gateway.state, gateway.pid))
     }
 
+    /// Where messages to one go, for who has them ready later.
+    pub fn outbox(&self, id: GatewayId) -> Option<mpsc::Sender<Outgoing>> {
+        Some(self.gateways.get(&id)?.outbox.clone())
+    }
+
     /// Sends to one.
     pub fn send(&mut self, id: GatewayId, message: ToGateway) {
         self.send_with_fds(id, message, Vec::new());

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
-use crate::config::Listener;
+use crate::{channel::METRICS_LISTENER, config::Config};
 
 const BACKLOG: i32 = 4096;
 
@@ -30,28 +30,32 @@ pub struct ListenError {
 impl Listeners {
     /// Takes over sockets of an earlier gateway that listen where the configuration says, and
     /// opens the others.
-    pub fn provide(
-        configured: &BTreeMap<String, Listener>,
-        inherited: Vec<OwnedFd>,
-    ) -> Result<Self, ListenError> {
+    pub fn provide(config: &Config, inherited: Vec<OwnedFd>) -> Result<Self, ListenError> {
+        let listeners = config.listeners.iter();
+        let configured = listeners
+            .map(|(name, listener)| (name.as_str(), listener.address))
+            .chain(
+                config
+                    .monitoring
+                    .metrics_address
+                    .map(|address| (METRICS_LISTENER, address)),
+            );
         let mut inherited: Vec<_> = inherited
             .into_iter()
             .filter_map(|fd| Some((local_address(&fd)?, fd)))
             .collect();
         let mut sockets = BTreeMap::new();
-        for (name, listener) in configured {
-            let kept = inherited
-                .iter()
-                .position(|(address, _)| *address == listener.address);
+        for (name, address) in configured {
+            let kept = inherited.iter().position(|(other, _)| *other == address);
             let socket = match kept {
                 Some(place) => inherited.swap_remove(place).1,
-                None => open(listener.address).map_err(|source| ListenError {
-                    name: name.clone(),
-                    address: listener.address,
+                None => open(address).map_err(|source| ListenError {
+                    name: name.to_owned(),
+                    address,
                     source,
                 })?,
             };
-            sockets.insert(name.clone(), socket);
+            sockets.insert(name.to_owned(), socket);
         }
         Ok(Self(sockets))
     }
@@ -66,6 +70,13 @@ impl Listeners {
             .collect::<Result<_, _>>()?;
         Ok((names, copies))
     }
+}
+
+/// A listener that only this host reaches, and where it is.
+pub(super) fn loopback() -> io::Result<(OwnedFd, SocketAddr)> {
+    let socket = open(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let address = local_address(&socket).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((socket, address))
 }
 
 fn local_address(socket: &impl AsFd) -> Option<SocketAddr> {

@@ -10,12 +10,15 @@
 //! ```
 
 pub mod admin;
+mod alerts;
 mod answers;
 mod book;
+pub(crate) mod canary;
 mod concurrency;
 mod core;
 mod ending;
 mod exports;
+mod figures;
 mod finding;
 mod gateways;
 mod listeners;
@@ -24,6 +27,7 @@ mod observed;
 mod pauses;
 mod processes;
 mod queue;
+mod recorder;
 mod recovery;
 mod relimit;
 pub mod reload;

@@ -50,6 +50,8 @@ impl Core {
         let latched = SessionId::from_u64(connection.session_id);
         match self.owners.remove(&cookie).or(latched) {
             Some(id) => self.leg_closed(id, cookie, connection, now),
+            // Whoever reads the figures does not authenticate.
+            None if self.is_scrape(connection) => {}
             None if connection.role == abi::Role::Client.code() => {
                 let mut record =
                     Record::new(now.wall, Event::ConnectionClosed).because("unauthenticated");
@@ -100,6 +102,8 @@ impl Core {
         }
         self.losses = stats;
         self.reset_stuck();
+        self.tend_canary(now);
+        self.tend_alerts(now);
         if now.boot.saturating_duration_since(self.purged_at) >= PURGE_INTERVAL {
             self.book.purge_ended(now.wall);
             self.purged_at = now.boot;

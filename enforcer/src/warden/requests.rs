@@ -8,7 +8,7 @@ use enforcer_abi as abi;
 use super::{
     book::{Leg, Live},
     concurrency::client_address,
-    core::{Core, Due, kernel_session},
+    core::{Core, Due, kernel_session, payload_instant},
     ending::describe,
     gateways::GatewayId,
     pauses::Pauses,
@@ -18,7 +18,7 @@ use crate::{
     channel::{BoundRole, Refusal, RefusedRequest, SessionUsage, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, Now},
     kernel::maps::WriteError,
-    policy::Terms,
+    policy::{ActivityKind, Terms},
     session::{Credential, EndReason, Phase, Refused, Session, SessionId},
 };
 
@@ -108,8 +108,22 @@ impl Core {
                 batch,
                 outcome,
             } => return self.exports.heard(&exporter, batch, outcome),
-            // Answers that the supervisor waits for, not the core.
-            ToWarden::Ready | ToWarden::CannotStart { .. } | ToWarden::Listeners { .. } => return,
+            ToWarden::Counted(figures) => return self.audit.count(*figures),
+            ToWarden::CanaryReady { request, cookie } => (
+                request,
+                self.open_canary(from, cookie, now).map(Answer::Session),
+            ),
+            ToWarden::Delivered {
+                webhook,
+                id,
+                failure,
+            } => return self.on_delivered(&webhook, &id, failure.as_deref(), now),
+            ToWarden::CanaryReport(report) => return self.on_canary_report(from, &report, now),
+            // What the supervisor waits for, not the core.
+            ToWarden::Ready
+            | ToWarden::CannotStart { .. }
+            | ToWarden::Listeners { .. }
+            | ToWarden::Scraped { .. } => return,
         };
         self.gateways.send(
             from,
@@ -172,7 +186,7 @@ impl Core {
         Ok(self.view(live))
     }
 
-    fn insert(&mut self, session: Session, now: Now) -> Result<(), Refusal> {
+    pub(super) fn insert(&mut self, session: Session, now: Now) -> Result<(), Refusal> {
         let id = session.id;
         let value = kernel_session(&session, self.policy_id(&session));
         self.maps
@@ -324,8 +338,20 @@ impl Core {
         describe(&mut record, cookie, &connection);
         record.proxied_client = told.announced_client;
         record.target = told.target;
+        record.idle_ms = self.idle_ms(id, now);
         self.audit.write(record);
         Ok(())
+    }
+
+    /// How long a session has been without activity.
+    fn idle_ms(&self, id: SessionId, now: Now) -> Option<u64> {
+        let session = &self.book.get(id)?.session;
+        let payload = payload_instant(&self.activity(id));
+        let counts = session.limits.activity == ActivityKind::Payload;
+        let last = session.last_activity();
+        let last = last.max(payload.filter(|_| counts).unwrap_or(last));
+        let idle = now.boot.saturating_duration_since(last);
+        u64::try_from(idle.as_millis()).ok()
     }
 
     /// The connection of a socket that may be bound to the session; `None` if it is bound to it
@@ -438,7 +464,7 @@ impl Core {
         Refusal::Capacity
     }
 
-    fn new_id(&self) -> Result<SessionId, Refusal> {
+    pub(super) fn new_id(&self) -> Result<SessionId, Refusal> {
         loop {
             let mut bytes = [0; 8];
             rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())

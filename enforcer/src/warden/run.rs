@@ -146,6 +146,7 @@ impl Warden {
             audit: audit.sink(),
             store,
         });
+        core.monitor(&config, now);
         let mut started = Record::new(now.wall, Event::DaemonStarted);
         started.pid = Some(std::process::id());
         core.audit.write(started);
@@ -167,7 +168,7 @@ impl Warden {
             to_loop,
         );
         let inherited = processes.adopt(&mut core.gateways).await;
-        let listeners = Listeners::provide(&config.listeners, inherited)?;
+        let listeners = Listeners::provide(&config, inherited)?;
         let reloads = Reloads::new(config.clone(), config_path, text, &mut core, now);
         processes.start(&listeners, &mut core.gateways, Now::read().boot)?;
 
@@ -186,6 +187,7 @@ impl Warden {
                 bpf_dir: daemon.bpf_dir.clone(),
                 cgroup,
                 started_at: now.boot,
+                started_at_wall: now.wall,
             },
             alarm: Alarm::new()?,
             wall_clock: WallClockWatch::new()?,
@@ -303,6 +305,9 @@ impl Warden {
                 tracing::error!("{id} cannot start: {reason}");
                 let (reloads, mut house) = self.reloading();
                 reloads.on_failed(id, Some(reason), &mut house, now);
+            }
+            Incoming::Message(id, ToWarden::Scraped { request }) => {
+                self.core.on_scrape(id, request, &self.place);
             }
             Incoming::Message(id, message) => self.core.on_message(id, message, now),
             Incoming::Gone(id) => {

@@ -1,7 +1,5 @@
 //! What policies ask for, whom they are for, and how long and how often they let anybody in.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{net::SocketAddr, time::Duration};
 
 use enforcer::clock;

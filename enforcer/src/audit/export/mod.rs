@@ -30,7 +30,10 @@ use serde::{Deserialize, Serialize};
 
 use self::{cursor::CursorFile, syslog::SyslogSocket};
 use super::{AuditReader, Filter, ReadError, StoredRecord, lines::LineFile};
-use crate::channel::{ExportBatch, ExportOutcome, MAX_EXPORT};
+use crate::{
+    channel::{ExportBatch, ExportOutcome, MAX_EXPORT},
+    clock,
+};
 
 /// Records of a batch.
 const BATCH: usize = 200;
@@ -135,7 +138,8 @@ impl Exporter {
                 (Destination::Gateway, gateway) => Way::Gateway {
                     gateway,
                     name: parts.name,
-                    next_batch: 0,
+                    // No batch of an exporter before this one has the same number.
+                    next_batch: clock::boot_now().as_nanos(),
                 },
             },
             database: parts.database,
@@ -191,7 +195,7 @@ impl Run {
             let records = match self.read() {
                 Ok(records) => records,
                 Err(error) => {
-                    self.failed(&error.to_string());
+                    self.failed(&error.with_cause());
                     continue;
                 }
             };

@@ -211,7 +211,7 @@ fn old_records_go_by_age_and_by_size_and_what_is_left_still_verifies() {
 
     settings.keep = None;
     settings.max_size = 1 << 20;
-    log.reconfigure(settings.clone());
+    sink.reconfigure(settings.clone());
     for second in 0..10_000 {
         sink.write(record(now + second));
     }

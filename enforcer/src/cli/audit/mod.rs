@@ -98,15 +98,13 @@ struct Source<'a> {
 impl Source<'_> {
     fn print<W: Write>(&self, wanted: &Wanted, mut printer: Printer<W>) -> Result<ExitCode> {
         let mut print = |lines: &[u8]| printer.print(lines);
+        let asked = Client::new(self.socket)?.lines(&path(wanted), &mut print);
+        let printed = match asked {
+            Err(error) if is_not_running(&error) => self.read(wanted, &mut print),
+            asked => asked,
+        };
         // The header, even if there is no record.
-        let printed = print(b"").map_err(Into::into).and_then(|()| {
-            let asked = Client::new(self.socket)?.lines(&path(wanted), &mut print);
-            match asked {
-                Err(error) if is_not_running(&error) => self.read(wanted, &mut print),
-                asked => asked,
-            }
-        });
-        match printed {
+        match printed.and_then(|()| Ok(print(b"")?)) {
             Err(error) if !reader_left(&error) => Err(error),
             _ => Ok(ExitCode::SUCCESS),
         }

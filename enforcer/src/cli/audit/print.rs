@@ -63,10 +63,11 @@ impl<W: Write> Printer<W> {
         }
         match &mut self.out {
             Out::Table(out) => {
-                let [time, event, session, subject] = ["TIME", "EVENT", "SESSION", "SUBJECT"];
+                let [number, time, event] = ["RECORD", "TIME", "EVENT"];
+                let [session, subject] = ["SESSION", "SUBJECT"];
                 writeln!(
                     out,
-                    "{time:<27}  {event:<19}  {session:<16}  {subject:<16}  DETAILS"
+                    "{number:>8}  {time:<27}  {event:<19}  {session:<16}  {subject:<16}  DETAILS"
                 )
             }
             Out::Json(_) => Ok(()),
@@ -126,13 +127,12 @@ fn row(line: &[u8]) -> String {
         return printable(&String::from_utf8_lossy(line));
     };
     let mut column = |name| fields.take(name).unwrap_or_else(|| "-".to_owned());
-    let [time, event] = ["time", "event"].map(&mut column);
+    let [number, time, event] = ["sequence", "time", "event"].map(&mut column);
     let [session, subject] = ["session", "subject"].map(&mut column);
     let [event, session, subject] = [event, session, subject].map(|text| printable(&text));
-    let mut row = format!("{time:<27}  {event:<19}  {session:<16}  {subject:<16} ");
+    let mut row = format!("{number:>8}  {time:<27}  {event:<19}  {session:<16}  {subject:<16} ");
     for (name, value) in &fields.0 {
         let value = match name.as_str() {
-            "sequence" => continue,
             "detail" => format!("{:?}", plain(value)),
             _ => plain(value),
         };
@@ -234,10 +234,10 @@ mod tests {
         let text = print(Format::Table, &line());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
-        assert!(lines[0].starts_with("TIME "), "{text}");
+        assert!(lines[0].starts_with("  RECORD  TIME "), "{text}");
         assert_eq!(
             lines[1],
-            "1970-01-01T00:00:00.000000Z  session_ended        0000000000000001  \
+            "       7  1970-01-01T00:00:00.000000Z  session_ended        0000000000000001  \
              eve\\n2030-01-01 session_opened admin  issuer=https://idp.example policies=a,b \
              reason=deadline lateness_us=0"
         );

@@ -4,6 +4,7 @@ mod cookies;
 mod faults;
 mod files;
 mod identity;
+mod monitoring;
 mod policies;
 mod postgres;
 mod proxy;

@@ -84,7 +84,6 @@ fn what_only_requests_have_has_no_place_in_a_tunnel() {
         "host = \"a\"",
         "path = \"/\"",
         "forward_token = true",
-        "assertion_audience = \"a\"",
         "upstream_pool = \"shared\"",
         "response_timeout = \"1s\"",
     ] {

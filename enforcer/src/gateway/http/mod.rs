@@ -13,6 +13,7 @@ pub(crate) mod host;
 pub(crate) mod http2;
 pub(crate) mod inspect;
 mod interim;
+mod observation;
 pub(crate) mod path;
 pub(crate) mod route;
 pub(crate) mod service;

@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 
 use super::{
     bearer, body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost,
-    http2, path::MatchPath,
+    http2, observation::Observation, path::MatchPath,
 };
 use crate::{
     clock::{Now, boot_now, wall_now},
@@ -17,6 +17,7 @@ use crate::{
         stages::{Authenticated, Bound},
         tunnel,
     },
+    metrics::RouteCounters,
     policy::Purpose,
     session::Principal,
 };
@@ -26,14 +27,17 @@ use crate::{
 pub(crate) struct Known {
     pub(crate) principal: Option<Principal>,
     pub(crate) bound: Option<Bound>,
+    /// The route that it took.
+    pub(crate) route: Option<Arc<RouteCounters>>,
 }
 
 /// Answers a request.
 pub(crate) async fn answer(
     connection: Arc<ConnectionContext>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let unanswered = connection.patience.begin();
+    let observation = Observation::begin(&connection, &mut request);
     let http2 = request.version() == Version::HTTP_2;
     let connect = request.method() == Method::CONNECT;
     let mut known = Known::default();
@@ -54,12 +58,14 @@ pub(crate) async fn answer(
             response
         }
     };
-    if let Some(bound) = known.bound {
+    if let Some(bound) = &known.bound {
         announce_session(response.headers_mut(), &bound.session().state(), boot_now());
     }
     if http2 {
         response.headers_mut().remove(header::CONNECTION);
     }
+    let session = known.bound.map(|bound| bound.session_id());
+    observation.end(&connection, known.route, response.status(), session);
     unanswered.answered();
     Ok(response)
 }
@@ -101,6 +107,7 @@ async fn handle(
         .find(&connection.listener, &host.name, &path)?
         .ok_or(Rejection::NoRoute)?;
     let target = gateway.targets.get(route).ok_or(Rejection::NoRoute)?;
+    known.route = Some(Arc::clone(&target.counters));
     let client = &connection.client;
     let permitted =
         authenticated.permit(&gateway.policies, Purpose::Route(route), client, wall_now())?;

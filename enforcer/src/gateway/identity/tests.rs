@@ -40,7 +40,11 @@ impl Warden {
     async fn new() -> (Arc<Link>, Self) {
         let folder = tempfile::tempdir().unwrap();
         let handover = UnixSeqpacketListener::bind(folder.path().join("handover.sock")).unwrap();
-        let (link, driver) = Link::new(handover, Vec::new());
+        let (link, driver) = Link::new(
+            handover,
+            Vec::new(),
+            crate::gateway::webhook::Webhooks::default(),
+        );
         let (ours, theirs) = UnixSeqpacket::pair().unwrap();
         tokio::spawn(driver.run(Transport::new(theirs.into()).unwrap()));
         let warden = Self {

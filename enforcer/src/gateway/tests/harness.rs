@@ -43,7 +43,9 @@ use crate::{
         tls,
         tunnel::Tunnels,
         upstream::{Upstream, tls::NativeRoots},
+        webhook::Webhooks,
     },
+    metrics::Counters,
     policy::{PolicySet, Requirements, plain},
     session::{Credential, EndReason, SessionId, SessionKey},
 };
@@ -365,6 +367,7 @@ impl World {
             .map(|route| Target {
                 forward_token: route.forward_token,
                 assertion_audience: None,
+                counters: Arc::default(),
                 upstream: Upstream::load(route, &mut NativeRoots::default()).unwrap(),
                 login: route.postgres.as_ref().map(|it| Login::load(it).unwrap()),
             })
@@ -399,6 +402,10 @@ impl World {
             policies: policies(&routes, &tunnels),
             targets,
             tunnels: Tunnels::of(&tunnels),
+            metrics: None,
+            counters: Counters::default(),
+            traces: None,
+            webhooks: Webhooks::default(),
         })
         .unwrap();
 

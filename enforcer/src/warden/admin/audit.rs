@@ -100,7 +100,7 @@ pub(super) async fn stream(
     let opened = tokio::task::spawn_blocking(move || query.open(&path)).await;
     let reader = match opened {
         Ok(Ok(reader)) => reader,
-        Ok(Err(error)) => return Err(ApiError::unavailable(error.to_string())),
+        Ok(Err(error)) => return Err(ApiError::unavailable(error.with_cause())),
         Err(error) => return Err(ApiError::internal(error.to_string())),
     };
     let (frames, lines) = mpsc::channel(1);
@@ -125,7 +125,7 @@ async fn pump(
         reader = back;
         match read {
             Err(error) => {
-                tracing::warn!(%error, "the audit log cannot be read");
+                tracing::warn!("{}", error.with_cause());
                 // The client may have gone.
                 let _ = frames.send(Err(io::Error::other(error))).await;
                 return;

@@ -7,7 +7,7 @@ use super::{
     Peer, ReloadOutcome, ReloadRefused, ReloadRequest, SessionDetail, SessionInfo, SimulateOutcome,
     SimulateRequest, StatusReport,
 };
-use crate::session::SessionId;
+use crate::{session::SessionId, warden::canary::CanaryStatus};
 
 /// Where an answer goes. Who asked may have left: then it goes nowhere.
 pub type Reply<T> = oneshot::Sender<T>;
@@ -58,6 +58,16 @@ pub enum AdminCommand {
         request: SimulateRequest,
         /// Where the answer goes.
         reply: Reply<Result<SimulateOutcome, ReloadRefused>>,
+    },
+    /// All figures, as text.
+    Metrics {
+        /// Where the answer goes.
+        reply: Reply<String>,
+    },
+    /// Run a canary now. The answer comes when it is over.
+    Canary {
+        /// Where the answer goes.
+        reply: Reply<CanaryStatus>,
     },
     /// End all sessions, detach, unpin, stop. The answer comes before the daemon exits.
     Unload {

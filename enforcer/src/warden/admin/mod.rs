@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! GET  /v1/status             StatusReport
+//! GET  /v1/metrics            Prometheus text
+//! POST /v1/canary             CanaryStatus
 //! GET  /v1/sessions           [SessionInfo]
 //! GET  /v1/sessions/ID        SessionDetail
 //! POST /v1/revoke             RevokeRequest -> RevokeOutcome

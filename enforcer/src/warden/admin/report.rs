@@ -14,7 +14,7 @@ use crate::{
     },
     policy::Mode,
     session::SessionId,
-    warden::store::StoreHealth,
+    warden::{canary::CanaryStatus, store::StoreHealth},
 };
 
 /// A live session.
@@ -39,6 +39,9 @@ pub struct SessionInfo {
     /// Whole seconds to its idle limit, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_in_seconds: Option<u64>,
+    /// Its idle timeout in whole seconds, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_seconds: Option<u64>,
     /// Its deadline.
     #[serde(with = "rfc3339")]
     pub deadline: WallInstant,
@@ -211,6 +214,9 @@ pub struct DaemonStatus {
     pub exports: Vec<ExporterHealth>,
     /// The configuration.
     pub configuration: ConfigurationStatus,
+    /// How the last canary went, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
 }
 
 /// A gateway process.

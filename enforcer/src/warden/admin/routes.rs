@@ -18,6 +18,7 @@ use super::{
     audit::{self, Lines, Query},
 };
 use crate::{
+    metrics,
     session::SessionId,
     warden::reload::{self, Version, read_version},
 };
@@ -61,6 +62,14 @@ impl Api {
         match (request.method(), &*segments) {
             (&Method::GET, ["v1", "status"]) => {
                 json(&self.ask(|reply| AdminCommand::Status { reply }).await?)
+            }
+            (&Method::GET, ["v1", "metrics"]) => {
+                let text = self.ask(|reply| AdminCommand::Metrics { reply }).await?;
+                let body = Either::Left(text.into());
+                Ok(respond(StatusCode::OK, metrics::CONTENT_TYPE, body))
+            }
+            (&Method::POST, ["v1", "canary"]) => {
+                json(&self.ask(|reply| AdminCommand::Canary { reply }).await?)
             }
             (&Method::GET, ["v1", "sessions"]) => {
                 json(&self.ask(|reply| AdminCommand::Sessions { reply }).await?)
@@ -107,8 +116,8 @@ impl Api {
                 _,
                 [
                     "v1",
-                    "status" | "sessions" | "audit" | "revoke" | "unload" | "reload" | "simulate"
-                    | "configurations",
+                    "status" | "metrics" | "canary" | "sessions" | "audit" | "revoke" | "unload"
+                    | "reload" | "simulate" | "configurations",
                 ]
                 | ["v1", "sessions" | "configurations", _],
             ) => Err(ApiError::method_not_allowed()),

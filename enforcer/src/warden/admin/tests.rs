@@ -29,6 +29,7 @@ fn info() -> SessionInfo {
         age_seconds: 1,
         expires_in_seconds: 2,
         idle_in_seconds: None,
+        idle_timeout_seconds: None,
         deadline: WallInstant::from_unix_seconds(0),
         connections: 0,
     }
@@ -72,7 +73,9 @@ fn core(mut commands: mpsc::Receiver<AdminCommand>) {
                 reply.send(Err(refused)).unwrap();
             }
             AdminCommand::Simulate { reply, .. } => drop(reply),
+            AdminCommand::Metrics { reply } => reply.send("# no figures\n".to_owned()).unwrap(),
             // The core is in trouble.
+            AdminCommand::Canary { reply } => drop(reply),
             AdminCommand::Status { reply } => drop(reply),
         }
     }

@@ -508,8 +508,10 @@ impl Reloads {
                     &issuers(config),
                     config.daemon.pre_authentication_timeout,
                 );
+                house.core.keep_audit(config);
                 let affected =
                     regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
+                house.core.monitor(config, now);
                 self.config = config.clone();
                 self.text.clone_from(text);
                 self.watch_if_wanted();
@@ -725,7 +727,7 @@ fn start(candidate: &Candidate, house: &mut House<'_>) -> Result<Start, ReloadRe
         .listeners
         .duplicate()
         .map_err(|error| refuse(RefusalCode::Listener, &error))?;
-    let listeners = Listeners::provide(&candidate.config.listeners, present)
+    let listeners = Listeners::provide(&candidate.config, present)
         .map_err(|error| refuse(RefusalCode::Listener, &error))?;
     let gateway = house
         .processes
@@ -782,8 +784,10 @@ fn read_text(
 }
 
 fn issuers(config: &Config) -> BTreeSet<String> {
-    let issuers = config.identity.jwt.iter();
-    issuers.map(|issuer| issuer.issuer.clone()).collect()
+    let identity = &config.identity;
+    let signing = identity.jwt.iter().map(|issuer| &issuer.issuer);
+    let asked = identity.introspection.iter().map(|issuer| &issuer.issuer);
+    signing.chain(asked).cloned().collect()
 }
 
 /// To systemd, which then waits for [`tell_ready`].

@@ -120,10 +120,12 @@ async fn session(
         Endpoint::Renew => Kinship::Successor,
         Endpoint::Session | Endpoint::Logout | Endpoint::Events => Kinship::Own,
     };
+    // Nobody is kept from leaving.
+    let policies = (endpoint != Endpoint::Logout).then_some(&gateway.policies);
     let found = Bound::find(
         &gateway.link,
         &connection.client,
-        &gateway.policies,
+        policies,
         authenticated,
         kinship,
     );
