@@ -162,15 +162,6 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
     context.closed.send_replace(true);
 }
 
-/// A connection on which a listener's service can begin.
-enum Opening {
-    Http(Box<TlsStream<Socket>>),
-    Tcp(TcpService, Box<TlsStream<Socket>>),
-    Postgres(PostgresService, postgres::Opening),
-}
-
-type Shaken = Option<(Opening, Option<ClientCertificate>)>;
-
 /// Whether there was a TLS handshake, and it was done.
 fn handshake(shaken: &Result<Shaken, Rejection>) -> Option<bool> {
     match shaken {
@@ -180,6 +171,15 @@ fn handshake(shaken: &Result<Shaken, Rejection>) -> Option<bool> {
         Err(_) => None,
     }
 }
+
+/// A connection on which a listener's service can begin.
+enum Opening {
+    Http(Box<TlsStream<Socket>>),
+    Tcp(TcpService, Box<TlsStream<Socket>>),
+    Postgres(PostgresService, postgres::Opening),
+}
+
+type Shaken = Option<(Opening, Option<ClientCertificate>)>;
 
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
 /// client left without a word.

@@ -165,8 +165,9 @@ pub(super) async fn serve(context: &ConnectionContext, route: RouteIndex, key: &
         let target = gateway.targets.get(route).ok_or(Rejection::NoRoute)?;
         let authenticated = Authenticated::by_cancel_key(&found.bound);
         let link = &gateway.link;
+        let policies = &gateway.policies;
         let client = &context.client;
-        let found_again = Bound::find(link, client, None, authenticated, Kinship::Own);
+        let found_again = Bound::find(link, client, Some(policies), authenticated, Kinship::Own);
         let (bound, _) = found_again.await?;
         bound.session().activity().note(link, boot_now());
         tokio::select! {
