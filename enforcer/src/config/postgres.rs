@@ -20,8 +20,7 @@ pub(super) fn route(
 ) -> Option<PostgresRoute> {
     let listener = listener?;
     if listener.protocol != Protocol::Postgres {
-        refuse(draft, "login", raw.login.as_ref());
-        refuse(draft, "forward_identity", raw.forward_identity.as_ref());
+        report_settings(draft, raw);
         return None;
     }
     let by_certificate = matches!(listener.identity, RequestIdentity::Certificate(_));
@@ -39,6 +38,12 @@ pub(super) fn route(
         login: login.map_or(Login::Client, |raw| convert(draft, raw.get_ref())),
         forward_identity: forward_identity.is_some_and(|it| *it.get_ref()),
     })
+}
+
+/// Nobody else could heed them.
+pub(super) fn report_settings(draft: &mut Draft<'_>, raw: &RawRoute) {
+    refuse(draft, "login", raw.login.as_ref());
+    refuse(draft, "forward_identity", raw.forward_identity.as_ref());
 }
 
 fn refuse<T>(draft: &mut Draft<'_>, key: &str, value: Option<&Spanned<T>>) {

@@ -62,6 +62,7 @@ pub(super) fn convert(
             policies::report_token_requirements(draft, &raw, &attached, policies);
         }
         if is_tunnel(draft, raw.get_ref()) {
+            postgres::report_settings(draft, raw.get_ref());
             let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
             tunnels.extend(tunnels::convert(
                 draft,

@@ -163,9 +163,10 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
 }
 
 /// Whether there was a TLS handshake, and it was done.
-fn handshake<S>(shaken: &Result<Option<S>, Rejection>) -> Option<bool> {
+fn handshake(shaken: &Result<Shaken, Rejection>) -> Option<bool> {
     match shaken {
-        Ok(stream) => stream.as_ref().map(|_| true),
+        Ok(Some((Opening::Postgres(_, opening), _))) => opening.tls().map(|_| true),
+        Ok(opening) => opening.as_ref().map(|_| true),
         Err(Rejection::Tls(_) | Rejection::PlainHttp) => Some(false),
         Err(_) => None,
     }
@@ -178,12 +179,11 @@ enum Opening {
     Postgres(PostgresService, postgres::Opening),
 }
 
+type Shaken = Option<(Opening, Option<ClientCertificate>)>;
+
 /// What comes before anything that is carried: the proxy's announcement, then TLS. `None`: the
 /// client left without a word.
-async fn shake_hands(
-    front: &Front,
-    accepted: &mut Accepted,
-) -> Result<Option<(Opening, Option<ClientCertificate>)>, Rejection> {
+async fn shake_hands(front: &Front, accepted: &mut Accepted) -> Result<Shaken, Rejection> {
     let peer = accepted.peer().ip();
     if front.proxies.iter().any(|network| network.contains(&peer)) {
         match proxy::read_announcement(accepted.socket()).await? {
