@@ -1,8 +1,10 @@
-//! What the two databases share: damage told from trouble, and a damaged file moved out of the
-//! way, kept as evidence.
+//! What the two databases share: a file that can be written, damage told from trouble, and a
+//! damaged file moved out of the way, kept as evidence.
 
 use std::{
+    fs::OpenOptions,
     io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +14,18 @@ use crate::clock::WallInstant;
 
 /// Files that belong to a database, by what is appended to its name.
 const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
+
+/// Makes sure that there is a file that can be written: SQLite would fall back to read-only, and its
+/// files take their mode from this one.
+pub(crate) fn ensure_writable(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+}
 
 /// Whether what is in the file is no database of ours: trying again will not help.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {

@@ -5,9 +5,7 @@
 //! [`super::verify`].
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -118,17 +116,10 @@ pub(super) struct Removable {
 impl Ledger {
     /// Opens the database; if there is none, it is made, with a new chain.
     pub(super) fn open(path: &Path, now: WallInstant) -> Result<Self, LedgerError> {
-        // SQLite would fall back to read-only, and its files take their mode from this one.
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| LedgerError::Open {
-                path: path.to_owned(),
-                source,
-            })?;
+        sqlite::ensure_writable(path).map_err(|source| LedgerError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
         let mut connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

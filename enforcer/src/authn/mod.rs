@@ -39,6 +39,7 @@ pub use certificate::CertificateError;
 pub use confirmation::ConfirmationError;
 pub use error::{Excerpt, TokenError};
 pub use keys::{KeyError, KeyFault, KeySet};
+pub(crate) use keys::{SHORTEST_SECRET, shared_secret};
 
 use crate::{
     clock::{BootInstant, Now},

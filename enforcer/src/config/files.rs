@@ -18,7 +18,7 @@ use rustls::{
 };
 
 use crate::authn::{
-    KeySet,
+    KeySet, SHORTEST_SECRET, shared_secret,
     signing::{self, SigningKey, SigningKeyFault},
 };
 
@@ -105,10 +105,13 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 
 /// The password in a file: its bytes without a final line break.
 pub(crate) fn read_password(path: &Path) -> io::Result<Vec<u8>> {
-    let content = std::fs::read(path)?;
+    std::fs::read(path).map(|content| password_in(&content).to_vec())
+}
+
+fn password_in(content: &[u8]) -> &[u8] {
     let line = content.strip_suffix(b"\n");
     let line = line.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    Ok(line.unwrap_or(&content).to_vec())
+    line.unwrap_or(content)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
@@ -150,17 +153,15 @@ fn private_key(path: &Path, certificate: &Path) -> Result<(), Fault> {
 }
 
 fn password(path: &Path) -> Result<(), Fault> {
-    match read_password(path) {
-        Ok(password) if password.is_empty() || password.contains(&0) => Err(Fault::new(
+    let content = read(path)?;
+    let password = password_in(&content);
+    if password.is_empty() || password.contains(&0) {
+        return Err(Fault::new(
             "holds no password",
             "put the password there; a final line break does not count",
-        )),
-        Ok(_) => Ok(()),
-        Err(error) => Err(Fault::new(
-            format!("cannot be read: {error}"),
-            reading_help(&error),
-        )),
+        ));
     }
+    Ok(())
 }
 
 fn client_secret(path: &Path) -> Result<(), Fault> {
@@ -175,27 +176,14 @@ fn client_secret(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Shortest shared secret, in bytes.
-const SHORTEST_SECRET: usize = 32;
-
-/// The secret in a file: its bytes without a final line break.
+/// A secret that is shared with whoever verifies what it signs.
 fn secret(path: &Path) -> Result<Vec<u8>, Fault> {
-    let mut secret = read(path)?;
-    for end in [b"\n", b"\r"] {
-        if secret.ends_with(end) {
-            secret.pop();
-        }
-    }
-    if secret.len() < SHORTEST_SECRET {
-        return Err(Fault::new(
-            format!(
-                "holds a secret of {} bytes, which can be guessed",
-                secret.len()
-            ),
-            format!("share a random secret of at least {SHORTEST_SECRET} bytes"),
-        ));
-    }
-    Ok(secret)
+    let content = read(path)?;
+    let secret = shared_secret(&content).map_err(|fault| {
+        let help = format!("share a random secret of at least {SHORTEST_SECRET} bytes");
+        Fault::new(fault.to_string(), help)
+    })?;
+    Ok(secret.to_vec())
 }
 
 /// The secret in a file.

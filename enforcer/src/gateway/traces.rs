@@ -202,12 +202,6 @@ impl Exporter {
             )
             .body(Bytes::from(body))
             .map_err(|error| error.to_string())?;
-        let answer = self.outbound.send(request, LONGEST_ANSWER).await;
-        let status = answer.map_err(|error| error.to_string())?.status;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(format!("it answers {status}"))
-        }
+        self.outbound.deliver(request, LONGEST_ANSWER).await
     }
 }

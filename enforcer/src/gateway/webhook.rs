@@ -85,13 +85,7 @@ impl Webhook {
     async fn post(&self, delivery: &Delivery) -> Result<(), String> {
         let request = self.request(delivery, wall_now());
         let request = request.map_err(|error| error.to_string())?;
-        let answer = self.outbound.send(request, LONGEST_ANSWER).await;
-        let status = answer.map_err(|error| error.to_string())?.status;
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(format!("it answers {status}"))
-        }
+        self.outbound.deliver(request, LONGEST_ANSWER).await
     }
 
     fn request(&self, delivery: &Delivery, now: WallInstant) -> http::Result<Request<Bytes>> {

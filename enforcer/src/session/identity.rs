@@ -155,6 +155,14 @@ impl SessionKey {
     }
 }
 
+/// Enough of a digest to tell it from others in a log.
+fn abbreviate(digest: &[u8; 32], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for byte in &digest[..8] {
+        write!(f, "{byte:02x}")?;
+    }
+    Ok(())
+}
+
 /// A digest of parts that no other split of the same bytes has.
 fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
@@ -167,10 +175,7 @@ fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in &self.0[..8] {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        abbreviate(&self.0, f)
     }
 }
 
@@ -192,10 +197,7 @@ impl KeyThumbprint {
 
 impl fmt::Debug for KeyThumbprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in &self.0[..8] {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        abbreviate(&self.0, f)
     }
 }
 
@@ -223,10 +225,7 @@ impl CertificateId {
 
 impl fmt::Debug for CertificateId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in &self.0[..8] {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        abbreviate(&self.0, f)
     }
 }
 

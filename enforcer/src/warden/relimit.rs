@@ -53,29 +53,21 @@ impl Walk {
 }
 
 impl Core {
-    /// Starts a walk. With `listed`, it notes each session that is affected.
-    pub fn walk(&self, listed: bool) -> Walk {
-        let ids = self.book.ids();
-        Walk {
-            impact: Impact {
-                sessions: ids.len(),
-                ..Impact::default()
-            },
-            ids: ids.into_iter(),
-            list: listed.then(Vec::new),
-            omitted: 0,
-        }
-    }
-
-    /// A walk over nothing, where sessions can't be affected.
-    pub fn no_walk(&self) -> Walk {
+    /// Starts a walk: over nothing, if no session can be `concerned`. With `listed`, it notes each
+    /// session that is affected.
+    pub fn walk(&self, concerned: bool, listed: bool) -> Walk {
+        let ids = if concerned {
+            self.book.ids()
+        } else {
+            Vec::new()
+        };
         Walk {
             impact: Impact {
                 sessions: self.book.len(),
                 ..Impact::default()
             },
-            ids: Vec::new().into_iter(),
-            list: None,
+            ids: ids.into_iter(),
+            list: (concerned && listed).then(Vec::new),
             omitted: 0,
         }
     }

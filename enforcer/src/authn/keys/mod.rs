@@ -29,7 +29,7 @@ use fitness::is_fit;
 pub(super) use life::KeyLife;
 
 /// Shortest shared secret, in bytes: what HS256 needs (RFC 7518, section 3.2).
-const SHORTEST_SECRET: usize = 32;
+pub(crate) const SHORTEST_SECRET: usize = 32;
 
 /// Most keys that an issuer may publish: a token without a key id is tried with each.
 const MOST_KEYS: usize = 64;
@@ -304,17 +304,24 @@ pub(super) fn public_key(pem: &[u8]) -> Result<Jwk, KeyFault> {
         .map_err(|_| KeyFault::NotAPublicKey)
 }
 
-/// The bytes of a file without a final line break.
-fn secret(content: &[u8], allowed: &[Algorithm]) -> Result<Key, KeyFault> {
+/// The shared secret in a file: its bytes without a final line break.
+///
+/// # Errors
+/// [`KeyFault::SecretTooShort`].
+pub(crate) fn shared_secret(content: &[u8]) -> Result<&[u8], KeyFault> {
     let secret = content.strip_suffix(b"\n").unwrap_or(content);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
     if secret.len() < SHORTEST_SECRET {
         return Err(KeyFault::SecretTooShort(secret.len()));
     }
+    Ok(secret)
+}
+
+fn secret(content: &[u8], allowed: &[Algorithm]) -> Result<Key, KeyFault> {
     Ok(Key {
         id: None,
         algorithms: allowed.to_vec(),
-        key: DecodingKey::from_secret(secret),
+        key: DecodingKey::from_secret(shared_secret(content)?),
         thumbprint: None,
         life: Arc::default(),
     })

@@ -134,6 +134,24 @@ impl Outbound {
         .await
     }
 
+    /// Sends a request to a receiver that takes what it is sent, or not.
+    ///
+    /// # Errors
+    /// Why it was not taken, in words.
+    pub(crate) async fn deliver(
+        &self,
+        request: Request<Bytes>,
+        longest: usize,
+    ) -> Result<(), String> {
+        let answer = self.send(request, longest).await;
+        let status = answer.map_err(|error| error.to_string())?.status;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("it answers {status}"))
+        }
+    }
+
     async fn in_time(
         &self,
         answer: impl Future<Output = Result<Answer, OutboundError>>,

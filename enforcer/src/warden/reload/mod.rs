@@ -329,13 +329,8 @@ impl Reloads {
                 .cloned()
                 .collect(),
         };
-        let affected =
-            regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
-        let walk = if affected {
-            house.core.walk(simulated)
-        } else {
-            house.core.no_walk()
-        };
+        let concerned = regime.concerns(&self.config.policies);
+        let walk = house.core.walk(concerned, simulated);
         let candidate = Candidate {
             changes: differences(&self.config, &config),
             order,
@@ -448,19 +443,14 @@ impl Reloads {
                     config.daemon.pre_authentication_timeout,
                 );
                 house.core.keep_audit(config);
-                let affected =
-                    regime.policies != self.config.policies || !regime.retired_issuers.is_empty();
-                if affected || config.monitoring != self.config.monitoring {
+                let concerned = regime.concerns(&self.config.policies);
+                if concerned || config.monitoring != self.config.monitoring {
                     house.core.monitor(config, now);
                 }
                 self.config = config.clone();
                 self.text.clone_from(text);
                 self.watch_if_wanted();
-                let walk = if affected {
-                    house.core.walk(false)
-                } else {
-                    house.core.no_walk()
-                };
+                let walk = house.core.walk(concerned, false);
                 self.stage = Stage::Applying(candidate, walk);
             }
             stage => self.stage = stage,

@@ -18,6 +18,13 @@ pub struct Regime {
     pub retired_issuers: BTreeSet<String>,
 }
 
+impl Regime {
+    /// Whether sessions that live under `policies` can be concerned at all.
+    pub fn concerns(&self, policies: &BTreeMap<String, Policy>) -> bool {
+        self.policies != *policies || !self.retired_issuers.is_empty()
+    }
+}
+
 /// What becomes of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {

@@ -1,9 +1,7 @@
 //! The database file: opening, its schema, and what to do when it is damaged.
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -163,22 +161,15 @@ impl Failure {
 }
 
 fn try_open(path: &Path, now: WallInstant) -> Result<(Connection, Snapshot), Failure> {
-    // SQLite would fall back to read-only, and its files take their mode from this one.
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|source| {
-            Failure::Unusable(match source.kind() {
-                io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(path.to_owned()),
-                _ => StoreError::Open {
-                    path: path.to_owned(),
-                    source,
-                },
-            })
-        })?;
+    sqlite::ensure_writable(path).map_err(|source| {
+        Failure::Unusable(match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly(path.to_owned()),
+            _ => StoreError::Open {
+                path: path.to_owned(),
+                source,
+            },
+        })
+    })?;
     let failure = |error| Failure::new(path, error);
     let mut connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(failure)?;

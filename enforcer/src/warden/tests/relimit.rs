@@ -17,11 +17,11 @@ fn regime(bench: &Bench, name: &str, change: impl FnOnce(&mut Limits)) -> Regime
 
 /// Applies it to all live sessions, as weighed before.
 fn apply(bench: &mut Bench, regime: &Regime) -> Impact {
-    let mut weighed = bench.core.walk(true);
+    let mut weighed = bench.core.walk(true, true);
     while !bench.core.weigh_slice(&mut weighed, regime, Now::read()) {}
     let timeout = Duration::from_secs(10);
     bench.core.adopt(regime, &BTreeSet::new(), timeout);
-    let mut walk = bench.core.walk(false);
+    let mut walk = bench.core.walk(true, false);
     while !bench.core.relimit_slice(&mut walk, regime, Now::read()) {}
     assert_eq!(walk.impact(), weighed.impact());
     walk.impact()
@@ -134,7 +134,7 @@ fn what_an_observed_session_met_counts_when_it_is_enforced_only_if_it_is_past_th
     bench
         .core
         .adopt(&enforced, &BTreeSet::new(), Duration::from_secs(10));
-    let mut walk = bench.core.walk(false);
+    let mut walk = bench.core.walk(true, false);
     while !bench.core.relimit_slice(&mut walk, &enforced, later(30)) {}
     assert_eq!((walk.impact().cut, walk.impact().shortened), (1, 1));
     assert!(bench.core.maps.session(id("alice").as_u64()).is_none());
