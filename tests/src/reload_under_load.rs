@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -17,7 +17,7 @@ use enforcer::{
     warden::store::{DATABASE_NAME, Store, StoredSession},
 };
 
-use crate::{Scene, config::MAIN, issuer::ISSUER, wait};
+use crate::{Scene, config::MAIN, daemon::Daemon, issuer::ISSUER, wait};
 
 /// Live sessions.
 const SESSIONS: u64 = 100_000;
@@ -51,43 +51,68 @@ pub fn run() -> Result<()> {
         Ok(())
     });
     thread::sleep(BEFORE);
-    let usual = (echo.longest(), opens.longest());
+    let usual = (echo.times(), opens.times());
 
     let mut config = scene.config.clone();
     config.policy().max_session = "30m".to_owned();
     config.policy().idle_timeout = Some("10m".to_owned());
-    let text = config.text()?;
+    let shorter = config.text()?;
+    config.policy().max_session = "2h".to_owned();
+    let longer = config.text()?;
     wait::until_wall(deadline.saturating_sub(LEAD));
-    let begun = now();
-    let outcome = daemon.reload(&text, &["--json"])?;
-    let took = begun.elapsed();
-    ensure!(outcome.code == 0, "{outcome:?}");
-    let impact = outcome.json()?["impact"].clone();
-    let meanwhile = (echo.stop()?, opens.stop()?);
+    let shortening = reload(&daemon, &shorter, "shortened")?;
+    let while_shortening = (echo.times(), opens.times());
     ending.end()?;
     let cut = daemon.wait_for_audit("session_ended", |record| record["subject"] == "bob")?;
+    drop((echo.times(), opens.times()));
+    let lengthening = reload(&daemon, &longer, "lengthened")?;
+    let while_lengthening = (echo.stop()?, opens.stop()?);
 
-    let millis = |duration: Duration| format!("{:.1} ms", duration.as_secs_f64() * 1_000.0);
+    println!("\na reload with very many live sessions");
+    for (what, (sessions, took)) in [("shortens", shortening), ("lengthens", lengthening)] {
+        println!(
+            "  {:<38}{} from the command to its answer",
+            format!("{what} {sessions}"),
+            millis(took)
+        );
+    }
     println!(
-        "a reload that shortens {} live sessions",
-        impact["shortened"]
-    );
-    println!("  from the command to its answer        {}", millis(took));
-    println!(
-        "  longest round trip of a WebSocket     {} ({} before)",
-        millis(meanwhile.0),
-        millis(usual.0)
-    );
-    println!(
-        "  longest request that opens a session  {} ({} before)",
-        millis(meanwhile.1),
-        millis(usual.1)
-    );
-    println!(
-        "  a cut in the middle of it             reset {} us after the deadline",
+        "  a cut in the middle of the first      {} us from the deadline to the reset",
         cut["reset_lateness_us"]
     );
+    println!(
+        "  meanwhile, p99 and longest: of a WebSocket's round trip, of a request that opens a session"
+    );
+    for (when, (echo, opens)) in [
+        ("before", usual),
+        ("while it shortens", while_shortening),
+        ("while it lengthens", while_lengthening),
+    ] {
+        println!("    {when:<36}{}{:>8}{}", spread(echo), "", spread(opens));
+    }
     Ok(())
+}
+
+/// How many sessions changed, and how long it took.
+fn reload(daemon: &Daemon<'_>, text: &str, effect: &str) -> Result<(u64, Duration)> {
+    let begun = now();
+    let outcome = daemon.reload(text, &["--json"])?;
+    let took = begun.elapsed();
+    ensure!(outcome.code == 0, "{outcome:?}");
+    let changed = outcome.json()?["impact"][effect].as_u64();
+    let changed = changed.filter(|changed| *changed >= SESSIONS);
+    Ok((changed.context("not all are affected")?, took))
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1_000.0)
+}
+
+fn spread(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let at = |place: usize| times.get(place).copied().map_or("-".to_owned(), millis);
+    let last = times.len().saturating_sub(1);
+    format!("{:>9} {:>9}", at(last * 99 / 100), at(last))
 }
 
 /// As if these sessions had been live when the machine went down: the daemon takes them up again.
@@ -126,18 +151,18 @@ fn fill(scene: &Scene) -> Result<()> {
     Ok(store.flush().wait()?)
 }
 
-/// Something that is done again and again, and how long it took at most.
+/// Something that is done again and again, and how long it took each time.
 struct Repeated {
     stop: Arc<AtomicBool>,
-    longest: Arc<std::sync::Mutex<Duration>>,
+    times: Arc<Mutex<Vec<Duration>>>,
     thread: thread::JoinHandle<Result<()>>,
 }
 
 impl Repeated {
     fn start(mut act: impl FnMut(usize) -> Result<()> + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let longest = Arc::new(std::sync::Mutex::new(Duration::ZERO));
-        let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&longest));
+        let times = Arc::<Mutex<Vec<_>>>::default();
+        let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&times));
         let thread = thread::spawn(move || {
             for number in 0.. {
                 if stopped.load(Ordering::Relaxed) {
@@ -145,33 +170,31 @@ impl Repeated {
                 }
                 let begun = now();
                 act(number)?;
-                let mut longest = noted.lock().map_err(|_| anyhow!("poisoned"))?;
-                *longest = begun.elapsed().max(*longest);
-                drop(longest);
+                let took = begun.elapsed();
+                noted.lock().map_err(|_| anyhow!("poisoned"))?.push(took);
                 thread::sleep(Duration::from_millis(1));
             }
             Ok(())
         });
         Self {
             stop,
-            longest,
+            times,
             thread,
         }
     }
 
-    /// The longest so far; it is counted anew from here on.
-    fn longest(&self) -> Duration {
-        self.longest
-            .lock()
-            .map_or(Duration::ZERO, |mut longest| std::mem::take(&mut *longest))
+    /// Those since it was asked last.
+    fn times(&self) -> Vec<Duration> {
+        let times = self.times.lock();
+        times.map_or_else(|_| Vec::new(), |mut times| std::mem::take(&mut *times))
     }
 
-    fn stop(self) -> Result<Duration> {
+    fn stop(self) -> Result<Vec<Duration>> {
         self.stop.store(true, Ordering::Relaxed);
-        let longest = self.longest();
+        let times = self.times();
         let ended = self.thread.join();
         ended.map_err(|_| anyhow!("a thread panicked"))??;
-        Ok(longest)
+        Ok(times)
     }
 }
 

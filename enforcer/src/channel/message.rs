@@ -312,10 +312,10 @@ pub enum ToGateway {
         /// The session as it is now.
         session: SessionView,
     },
-    /// Limits of sessions changed with the configuration.
+    /// Limits of sessions changed with the configuration; of as many as fit a message.
     Relimited {
-        /// The sessions as they are now.
-        sessions: Vec<SessionView>,
+        /// The limits as they are now.
+        sessions: Vec<SessionLimits>,
     },
     /// The session ends soon, within `warn_before`, as things stand.
     Warning {
@@ -378,6 +378,21 @@ pub struct SessionView {
     pub token_expires_at: WallInstant,
     /// Names of the policies that apply.
     pub policies: Vec<String>,
+}
+
+/// Of a session, what a changed configuration may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionLimits {
+    /// The id.
+    pub id: SessionId,
+    /// When it ends whatever it does.
+    pub deadline: BootInstant,
+    /// The idle timeout in force.
+    pub idle_timeout: Option<Duration>,
+    /// How long before the end it counts as expiring.
+    pub warn_before: Duration,
+    /// Limits are enforced (and not only observed).
+    pub enforced: bool,
 }
 
 /// What a session has used, and what is left of it.

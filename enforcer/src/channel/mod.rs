@@ -11,8 +11,8 @@ mod transport;
 
 pub use message::{
     BoundRole, CanaryEnd, CanaryReport, Delivery, EndCause, ExportBatch, ExportOutcome, Kinship,
-    MAX_EXPORT, METRICS_LISTENER, Refusal, RefusedRequest, Request, SessionUsage, SessionView,
-    ToGateway, ToWarden,
+    MAX_EXPORT, METRICS_LISTENER, Refusal, RefusedRequest, Request, SessionLimits, SessionUsage,
+    SessionView, ToGateway, ToWarden,
 };
 #[cfg(fuzzing)]
 pub(crate) use transport::decode;

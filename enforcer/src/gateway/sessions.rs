@@ -20,7 +20,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    channel::{SessionView, ToGateway, ToWarden},
+    channel::{SessionLimits, SessionView, ToGateway, ToWarden},
     clock::{BootInstant, boot_now},
     gateway::touch::Activity,
     session::{EndReason, SessionId},
@@ -243,9 +243,9 @@ impl SessionTable {
                 }
             }
             ToGateway::Relimited { sessions } => {
-                for session in sessions {
-                    if let Some(entry) = entries.get(&session.id) {
-                        entry.change(session.clone());
+                for limits in sessions {
+                    if let Some(entry) = entries.get(&limits.id) {
+                        entry.relimit(limits);
                     }
                 }
             }
@@ -308,6 +308,17 @@ impl Entry {
             if !matches!(state.phase, Phase::Ended(_)) {
                 *state = SessionState::new(view);
             }
+        });
+    }
+
+    fn relimit(&self, limits: &SessionLimits) {
+        let view = self.state.borrow().view.clone();
+        self.change(SessionView {
+            deadline: limits.deadline,
+            idle_timeout: limits.idle_timeout,
+            warn_before: limits.warn_before,
+            enforced: limits.enforced,
+            ..view
         });
     }
 

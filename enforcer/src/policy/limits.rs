@@ -137,6 +137,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether what the kernel sees of a client's payload moves the idle limit.
+    pub fn count_payload(&self) -> bool {
+        self.idle_timeout.is_some() && self.activity == ActivityKind::Payload
+    }
+
     /// The strictest value of each limit. Where modes differ see [`Applied`](super::Applied).
     pub fn strictest(&self, other: &Self) -> Self {
         Self {

@@ -1,15 +1,15 @@
 //! What the policies that apply to a session make of it together.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{Applied, Mode, Policy};
 use crate::clock::WallInstant;
 
 /// The terms of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct Terms<'a> {
     /// Names of the policies.
-    pub policies: Vec<String>,
+    pub policies: Cow<'a, [String]>,
     /// The strictest value of each limit: in force, and only observed.
     pub applied: Applied,
     /// When the first of their hours end; where it is outside of some, not after `now`. Hours of
@@ -17,10 +17,10 @@ pub struct Terms {
     pub hours_end_at: Option<WallInstant>,
 }
 
-impl Terms {
+impl<'a> Terms<'a> {
     /// Those of policies by their names, at `now`; `None` if there is none or one is unknown.
     pub fn of(
-        names: &[String],
+        names: &'a [String],
         policies: &BTreeMap<String, Policy>,
         now: WallInstant,
     ) -> Option<Self> {
@@ -31,14 +31,14 @@ impl Terms {
     /// The same for a session that lives already. A policy that is no longer configured leaves the
     /// others, and stays noted in case it comes back; `None` if none is left.
     pub fn of_known(
-        names: &[String],
+        names: &'a [String],
         policies: &BTreeMap<String, Policy>,
         now: WallInstant,
     ) -> Option<Self> {
-        let known: Vec<_> = names.iter().filter_map(|name| policies.get(name)).collect();
-        let applied = Applied::of(known.iter().map(|policy| &policy.limits))?;
+        let known = || names.iter().filter_map(|name| policies.get(name));
+        let applied = Applied::of(known().map(|policy| &policy.limits))?;
         let mode = applied.limits.mode;
-        let in_force = known.iter().filter(|policy| policy.limits.mode == mode);
+        let in_force = known().filter(|policy| policy.limits.mode == mode);
         let ends = in_force.filter_map(|policy| {
             let until = policy.hours.as_ref()?.open_until(now);
             match (until, mode) {
@@ -47,7 +47,7 @@ impl Terms {
             }
         });
         Some(Self {
-            policies: names.to_vec(),
+            policies: names.into(),
             hours_end_at: ends.min(),
             applied,
         })

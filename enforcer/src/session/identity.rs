@@ -2,15 +2,14 @@
 
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest, Sha256};
 
 use crate::clock::WallInstant;
 
-/// A session's random id, printed as 16 hexadecimal digits. Never 0, which means "unbound" in the
-/// maps.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+/// A session's random id, printed as 16 hexadecimal digits, also in JSON. Never 0, which means
+/// "unbound" in the maps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(NonZeroU64);
 
 impl SessionId {
@@ -40,9 +39,24 @@ impl fmt::Debug for SessionId {
     }
 }
 
-impl From<SessionId> for String {
-    fn from(id: SessionId) -> Self {
-        id.to_string()
+impl Serialize for SessionId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            text.parse().map_err(D::Error::custom)
+        } else {
+            NonZeroU64::deserialize(deserializer).map(Self)
+        }
     }
 }
 
@@ -61,14 +75,6 @@ impl FromStr for SessionId {
         let id = digits.then(|| u64::from_str_radix(text, 16).ok()).flatten();
         id.and_then(Self::from_u64)
             .ok_or_else(|| InvalidSessionId(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for SessionId {
-    type Error = InvalidSessionId;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
     }
 }
 

@@ -145,6 +145,27 @@ struct HoursEnd {
     boot: BootInstant,
 }
 
+/// Where limits put the end of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// The limits in force.
+    pub limits: Limits,
+    observed: Option<Limits>,
+    deadline: Limit,
+    hours_end: Option<HoursEnd>,
+    latest_end: BootInstant,
+    last_activity: BootInstant,
+    observed_met: bool,
+}
+
+impl Course {
+    /// When the session would end, as things stand. See [`Session::limit`].
+    pub fn limit(&self, payload: Option<BootInstant>) -> Limit {
+        let idle_at = idle_at(&self.limits, self.last_activity, payload);
+        earlier_of(self.deadline, idle_at)
+    }
+}
+
 impl HoursEnd {
     fn new(wall: WallInstant, now: Now) -> Self {
         Self {
@@ -166,7 +187,7 @@ impl Session {
     pub fn open(
         id: SessionId,
         credential: &Credential,
-        terms: &Terms,
+        terms: &Terms<'_>,
         first_address: Option<IpAddr>,
         now: Now,
     ) -> Result<Self, Refused> {
@@ -187,7 +208,7 @@ impl Session {
     pub fn resume(
         id: SessionId,
         credential: &Credential,
-        terms: &Terms,
+        terms: &Terms<'_>,
         first_address: Option<IpAddr>,
         now: Now,
     ) -> Self {
@@ -213,7 +234,7 @@ impl Session {
             certificate: credential.certificate.map(|shown| shown.id),
             limits,
             observed,
-            policies: terms.policies.clone(),
+            policies: terms.policies.to_vec(),
             first_address,
             deadline: deadline(token_end, latest_end, hours_end),
             token_end,
@@ -274,32 +295,17 @@ impl Session {
     /// When it ends as things stand. `payload` is the client's last payload as the kernel saw it;
     /// it counts if the limits say so.
     pub fn limit(&self, payload: Option<BootInstant>) -> Limit {
-        let Some(at) = self.idle_at(payload) else {
-            return self.deadline;
-        };
-        let idle = Limit {
-            at,
-            reason: EndReason::Idle,
-        };
-        if idle.at < self.deadline.at {
-            idle
-        } else {
-            self.deadline
-        }
+        earlier_of(self.deadline, self.idle_at(payload))
+    }
+
+    /// Whether what the kernel sees of the client's payload moves a limit of the session.
+    pub fn counts_payload(&self) -> bool {
+        self.limits.count_payload() || self.observed.as_ref().is_some_and(Limits::count_payload)
     }
 
     /// When it ends if nothing more is heard of the client; `None` without an idle timeout.
     pub fn idle_at(&self, payload: Option<BootInstant>) -> Option<BootInstant> {
-        self.idle_under(&self.limits, payload)
-    }
-
-    fn idle_under(&self, limits: &Limits, payload: Option<BootInstant>) -> Option<BootInstant> {
-        let idle_timeout = limits.idle_timeout?;
-        let mut base = self.last_activity;
-        if limits.activity == ActivityKind::Payload {
-            base = base.max(payload.unwrap_or(base));
-        }
-        Some(base.saturating_add(idle_timeout))
+        idle_at(&self.limits, self.last_activity, payload)
     }
 
     /// When it meets what is only observed, while that has not been told.
@@ -309,13 +315,8 @@ impl Session {
             at: self.moved_end(observed.max_session),
             reason: EndReason::Deadline,
         };
-        Some(match self.idle_under(observed, payload) {
-            Some(at) if at < end.at => Limit {
-                at,
-                reason: EndReason::Idle,
-            },
-            _ => end,
-        })
+        let idle_at = idle_at(observed, self.last_activity, payload);
+        Some(earlier_of(end, idle_at))
     }
 
     /// What is to be done now; moves the phase accordingly.
@@ -362,7 +363,7 @@ impl Session {
     }
 
     /// Puts the session under more policies.
-    pub fn join(&mut self, terms: &Terms, now: Now) -> Result<(), Refused> {
+    pub fn join(&mut self, terms: &Terms<'_>, now: Now) -> Result<(), Refused> {
         if self.is_under(&terms.policies) {
             return Ok(());
         }
@@ -375,7 +376,7 @@ impl Session {
         let joined = if self.limits.mode == both.limits.mode {
             let hours_end = HoursEnd::earlier(self.hours_end, joining);
             let joined = self.under(&both, hours_end, now);
-            Self {
+            Course {
                 deadline: self.earlier(joined.deadline),
                 ..joined
             }
@@ -385,8 +386,8 @@ impl Session {
         if now.boot >= joined.limit(None).at && joined.limits.mode == Mode::Enforce {
             return Err(Refused::TooOld);
         }
-        *self = joined;
-        for policy in &terms.policies {
+        self.follow(joined);
+        for policy in terms.policies.iter() {
             if !self.policies.contains(policy) {
                 self.policies.push(policy.clone());
             }
@@ -469,22 +470,24 @@ impl Session {
         }
     }
 
-    /// The session under other limits, as a changed configuration has them: its end is where they
-    /// put it, be that later. A wall clock that was set back is not made up for.
-    #[must_use]
-    pub fn relimited(&self, terms: &Terms, now: Now) -> Self {
+    /// Where other limits would put its end, as a changed configuration has them, be that later. A
+    /// wall clock that was set back is not made up for.
+    pub fn relimited(&self, terms: &Terms<'_>, now: Now) -> Course {
         let hours_end = if terms.hours_end_at == self.hours_end_at() {
             self.hours_end
         } else {
             terms.hours_end_at.map(|at| HoursEnd::new(at, now))
         };
-        Self {
-            phase: Phase::Alive,
-            ..self.under(&terms.applied, hours_end, now)
-        }
+        self.under(&terms.applied, hours_end, now)
     }
 
-    fn under(&self, applied: &Applied, hours_end: Option<HoursEnd>, now: Now) -> Self {
+    /// Puts the session under other limits.
+    pub fn relimit(&mut self, course: Course) {
+        self.follow(course);
+        self.phase = Phase::Alive;
+    }
+
+    fn under(&self, applied: &Applied, hours_end: Option<HoursEnd>, now: Now) -> Course {
         let Applied { limits, observed } = applied.clone();
         let latest_end = if limits.max_session == self.limits.max_session {
             self.latest_end
@@ -492,15 +495,27 @@ impl Session {
             let claimed = now.boot_at(self.started_at.saturating_add(limits.max_session));
             self.moved_end(limits.max_session).min(claimed)
         };
-        Self {
+        Course {
             deadline: deadline(self.token_end, latest_end, hours_end),
             hours_end,
             latest_end,
+            last_activity: self.last_activity,
             observed_met: self.observed_met && observed == self.observed,
             limits,
             observed,
-            ..self.clone()
         }
+    }
+
+    fn follow(&mut self, course: Course) {
+        Course {
+            limits: self.limits,
+            observed: self.observed,
+            deadline: self.deadline,
+            hours_end: self.hours_end,
+            latest_end: self.latest_end,
+            observed_met: self.observed_met,
+            last_activity: _,
+        } = course;
     }
 
     /// The latest end, were this `max_session`.
@@ -548,6 +563,28 @@ fn voucher(credential: &Credential, now: Now) -> Option<Voucher> {
         key,
         accepted_at: now.boot,
     })
+}
+
+/// When it ends for want of activity; `None` without an idle timeout.
+fn idle_at(
+    limits: &Limits,
+    last_activity: BootInstant,
+    payload: Option<BootInstant>,
+) -> Option<BootInstant> {
+    let idle_timeout = limits.idle_timeout?;
+    let payload = payload.filter(|_| limits.activity == ActivityKind::Payload);
+    let base = payload.map_or(last_activity, |payload| payload.max(last_activity));
+    Some(base.saturating_add(idle_timeout))
+}
+
+fn earlier_of(deadline: Limit, idle_at: Option<BootInstant>) -> Limit {
+    match idle_at {
+        Some(at) if at < deadline.at => Limit {
+            at,
+            reason: EndReason::Idle,
+        },
+        _ => deadline,
+    }
 }
 
 /// The earliest of the end of the token, the latest end of the session and the end of hours.

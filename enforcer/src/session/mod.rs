@@ -9,4 +9,4 @@ pub use identity::{
     CertificateId, Credential, EndReason, KeyThumbprint, Principal, SessionId, SessionKey,
     ShownCertificate,
 };
-pub use machine::{KeyUse, Limit, Phase, Refused, Session, Step, Voucher};
+pub use machine::{Course, KeyUse, Limit, Phase, Refused, Session, Step, Voucher};

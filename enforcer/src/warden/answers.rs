@@ -11,7 +11,7 @@ use super::{
         StatusReport, map_statuses, missing_parts, program_statuses,
     },
     book::Live,
-    core::{Core, payload_instant},
+    core::Core,
     reload::{Order, Origin},
     store::StoreHealth,
 };
@@ -216,7 +216,7 @@ impl Core {
 
     pub(super) fn info(&self, live: &Live, now: Now) -> SessionInfo {
         let session = &live.session;
-        let payload = payload_instant(&self.activity(session.id));
+        let payload = self.last_payload(session.id);
         let limit = session.limit(payload);
         let seconds_to = |at: BootInstant| at.saturating_duration_since(now.boot).as_secs();
         SessionInfo {

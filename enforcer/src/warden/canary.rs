@@ -291,9 +291,9 @@ fn credential(now: Now) -> Result<Credential, Refusal> {
     })
 }
 
-fn terms() -> Terms {
+fn terms() -> Terms<'static> {
     Terms {
-        policies: vec![NAME.to_owned()],
+        policies: vec![NAME.to_owned()].into(),
         applied: Applied::alone(&Limits {
             max_session: LIFE,
             idle_timeout: None,

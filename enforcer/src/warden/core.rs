@@ -24,16 +24,16 @@ use super::{
     queue::DeadlineQueue,
     recorder::Recorder,
     reload::weigh::Regime,
-    store::{StoreHandle, StoredSession},
+    store::{Bounds, StoreHandle, StoredSession},
 };
 use crate::{
     audit::{AuditSink, Detectors, Event, Record},
     channel::{SessionView, ToGateway},
-    clock::{self, BootInstant, Now, WallInstant},
+    clock::{BootInstant, Now, WallInstant},
     config::Config,
     kernel::{maps::Maps, reset::Resetter},
-    policy::{ActivityKind, Mode, Policy, Terms},
-    session::{EndReason, Limit, Session, SessionId, Step},
+    policy::{Mode, Policy, Terms},
+    session::{Limit, SessionId, Step},
 };
 
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
@@ -162,10 +162,9 @@ impl Core {
 
     /// Does what is to be done with a session now, and sets its next instant. Returns a session
     /// that is over; the caller cuts all of them together.
-    fn advance(&mut self, id: SessionId, now: Now) -> Option<Over> {
-        let activity = self.activity(id);
+    pub(super) fn advance(&mut self, id: SessionId, now: Now) -> Option<Over> {
+        let payload = self.counted_payload(id);
         let live = self.book.get_mut(id)?;
-        let payload = payload_instant(&activity);
         match live.session.advance(now.boot, payload) {
             Step::Wait(until) => self.queue.set(Due::Session(id), until),
             Step::Warn(limit) => {
@@ -269,45 +268,6 @@ impl Core {
         }
     }
 
-    /// Writes a session's limits to the map after they changed, and makes sure that the change
-    /// came in time.
-    ///
-    /// The programs read the clock before they look the session up. So if the write was finished
-    /// before the old limit, every packet that is judged at or after the old limit sees the new
-    /// one. If it wasn't, or a packet has latched the expiry, the session is over: one or the
-    /// other, never half.
-    pub(super) fn publish_limits(&mut self, id: SessionId) -> Result<(), EndReason> {
-        let published = self.maps.session(id.as_u64()).unwrap_or_default();
-        self.publish_over(id, published)
-    }
-
-    /// The same, where what is in the map is known.
-    pub(super) fn publish_over(
-        &mut self,
-        id: SessionId,
-        published: abi::Session,
-    ) -> Result<(), EndReason> {
-        let Some(live) = self.book.get(id) else {
-            return Err(EndReason::Unknown);
-        };
-        let value = kernel_session(&live.session, self.policy_id(&live.session));
-        if self.maps.set_session(id.as_u64(), value).is_err() {
-            return Err(EndReason::Unknown);
-        }
-        let activity = self.activity(id);
-        let old_limit = abi::session_limit(&published, &activity);
-        let written_at = clock::boot_now();
-        let observed = published.mode == abi::Mode::Observe.code();
-        let late = written_at.as_nanos() >= old_limit.at_ns && !observed;
-        if late || activity.expired_at_ns != 0 {
-            return Err(end_reason(
-                old_limit.reason,
-                &self.book.get(id).expect("looked up above").session,
-            ));
-        }
-        Ok(())
-    }
-
     /// What is configured is this from now on. Live sessions come under it one by one.
     pub(super) fn adopt(
         &mut self,
@@ -342,15 +302,16 @@ impl Core {
         self.maps.activity(id.as_u64()).unwrap_or_default()
     }
 
-    pub(super) fn policy_id(&self, session: &Session) -> u32 {
-        let strictest = session
-            .policies
-            .iter()
-            .filter_map(|name| Some((self.policies.get(name)?.limits.max_session, name)))
-            .min();
-        let place =
-            strictest.and_then(|(_, name)| self.policies.keys().position(|key| key == name));
-        place.map_or(0, |place| place as u32 + 1)
+    /// The last payload of the session's client, if there was any.
+    pub(super) fn last_payload(&self, id: SessionId) -> Option<BootInstant> {
+        payload_instant(&self.activity(id))
+    }
+
+    /// The same, where a limit of the session depends on it: other sessions are spared the look
+    /// into the map.
+    fn counted_payload(&self, id: SessionId) -> Option<BootInstant> {
+        let counts = self.book.get(id)?.session.counts_payload();
+        counts.then(|| self.last_payload(id)).flatten()
     }
 
     /// A record that carries the session's id, principal and policies.
@@ -379,6 +340,21 @@ impl Core {
             token_expires_at: session.token_expires_at,
             policies: session.policies.clone(),
         }
+    }
+
+    /// Queues for the store when the session ends.
+    pub(super) fn save_bounds(&self, id: SessionId, now: Now) {
+        let Some(live) = self.book.get(id) else {
+            return;
+        };
+        let session = &live.session;
+        self.store.bound(
+            id,
+            Bounds {
+                deadline: session.wall_limit(session.deadline().at, now),
+                hours_end_at: session.hours_end_at(),
+            },
+        );
     }
 
     /// Queues the session for the store.
@@ -419,40 +395,5 @@ pub(super) fn payload_instant(activity: &abi::Activity) -> Option<BootInstant> {
     match activity.last_client_payload_at_ns {
         0 => None,
         nanos => Some(BootInstant::from_nanos(nanos)),
-    }
-}
-
-/// Why a session ended, from the kernel's reason.
-pub(super) fn end_reason(reason: abi::Reason, session: &Session) -> EndReason {
-    match reason {
-        abi::Reason::Idle => EndReason::Idle,
-        abi::Reason::Deadline => session.deadline().reason,
-        abi::Reason::Revoked => EndReason::Revoked,
-        abi::Reason::UnknownSession | abi::Reason::PreAuthentication | abi::Reason::Untracked => {
-            EndReason::Unknown
-        }
-    }
-}
-
-/// A session as the map holds it.
-pub(super) fn kernel_session(session: &Session, policy_id: u32) -> abi::Session {
-    abi::Session {
-        deadline_ns: session.deadline().at.as_nanos(),
-        idle_timeout_ns: session.limits.idle_timeout.map_or(0, |timeout| {
-            u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
-        }),
-        idle_base_ns: session.last_activity().as_nanos(),
-        policy_id,
-        mode: match session.limits.mode {
-            Mode::Enforce => abi::Mode::Enforce,
-            Mode::Observe => abi::Mode::Observe,
-        }
-        .code(),
-        activity: match session.limits.activity {
-            ActivityKind::Application => abi::ActivityKind::Application,
-            ActivityKind::Payload => abi::ActivityKind::Payload,
-        }
-        .code(),
-        state: abi::SessionState::Active.code(),
     }
 }

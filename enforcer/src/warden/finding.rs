@@ -2,11 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    book::Live,
-    core::{Core, payload_instant},
-    requests::Told,
-};
+use super::{book::Live, core::Core, requests::Told};
 use crate::{
     channel::{BoundRole, Kinship, Refusal, SessionUsage, SessionView},
     clock::Now,
@@ -66,7 +62,7 @@ impl Core {
 
     fn usage(&self, live: &Live, now: Now) -> SessionUsage {
         let session = &live.session;
-        let payload = payload_instant(&self.activity(session.id));
+        let payload = self.last_payload(session.id);
         SessionUsage {
             connections: live.legs.len(),
             deadline: session.wall_limit(session.deadline().at, now),

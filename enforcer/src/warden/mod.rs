@@ -26,6 +26,7 @@ mod listing;
 mod observed;
 mod pauses;
 mod processes;
+mod publishing;
 mod queue;
 mod recorder;
 mod recovery;

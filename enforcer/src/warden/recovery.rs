@@ -9,9 +9,10 @@ use enforcer_abi as abi;
 
 use super::{
     book::{Leg, Live},
-    core::{Core, kernel_session, payload_instant},
+    core::{Core, payload_instant},
     ending::Over,
     pauses::Pauses,
+    publishing::kernel_session,
     store::{Snapshot, StoredSession},
 };
 use crate::{
@@ -137,7 +138,7 @@ impl Core {
 
     /// What the policies that applied make of it. Hours that ended meanwhile end it, also if others
     /// have begun.
-    fn terms_of(&self, stored: &StoredSession, now: Now) -> Option<Terms> {
+    fn terms_of<'a>(&self, stored: &'a StoredSession, now: Now) -> Option<Terms<'a>> {
         let terms = Terms::of_known(&stored.policies, &self.policies, now.wall)?;
         let ends = [terms.hours_end_at, stored.hours_end_at];
         Some(Terms {

@@ -4,23 +4,22 @@
 use super::{
     admin::{AffectedSession, Effect, Impact},
     book::Live,
-    core::{Core, kernel_session, payload_instant},
-    reload::weigh::{Change, Moved, Regime, Why, enforced, weigh},
+    core::Core,
+    publishing::kernel_session,
+    reload::weigh::{Change, Moved, Regime, Why, in_force, weigh},
 };
 use crate::{
-    channel::{SessionView, ToGateway},
+    channel::{SessionLimits, ToGateway},
     clock::Now,
-    session::{EndReason, SessionId},
+    policy::Mode,
+    session::{Course, EndReason, Session, SessionId},
 };
 
-/// Sessions that are weighed or changed at once: well below a millisecond.
+/// Sessions that are weighed or changed at once: below a millisecond, and their new limits fit
+/// one message to the gateways.
 const SLICE: usize = 128;
 /// Sessions that are listed one by one.
 const LISTED: usize = 10_000;
-/// A message to the gateways has room for these, ..
-const SESSIONS_A_MESSAGE: usize = 64;
-/// .. unless the names of their policies take more than this.
-const NAMES_A_MESSAGE: usize = 32 * 1024;
 
 /// A walk over all live sessions. Those that are opened meanwhile are under the new configuration
 /// already, or weigh nothing.
@@ -74,12 +73,12 @@ impl Core {
 
     /// Finds out what `regime` would do to the next sessions. True when that was the last slice.
     pub fn weigh_slice(&self, walk: &mut Walk, regime: &Regime, now: Now) -> bool {
+        let counts_payload = regime.counts_payload();
         for id in walk.slice() {
             let Some(live) = self.book.get(id) else {
                 continue;
             };
-            let payload = payload_instant(&self.activity(id));
-            let change = weigh(&live.session, regime, payload, now);
+            let change = self.weigh(live, regime, counts_payload, now);
             let Some(effect) = walk.impact.count(&change) else {
                 continue;
             };
@@ -95,10 +94,18 @@ impl Core {
         walk.is_done()
     }
 
+    fn weigh(&self, live: &Live, regime: &Regime, counts_payload: bool, now: Now) -> Change {
+        let session = &live.session;
+        let matters = counts_payload || session.counts_payload();
+        let payload = matters.then(|| self.last_payload(session.id)).flatten();
+        weigh(session, regime, payload, now)
+    }
+
     fn affected(&self, live: &Live, effect: Effect, change: &Change, now: Now) -> AffectedSession {
         let session = &live.session;
-        let payload = payload_instant(&self.activity(session.id));
-        let ends_at = |session| enforced(session, payload).map(|limit| now.wall_at(limit.at));
+        let payload = self.last_payload(session.id);
+        let at = |mode, limit| in_force(mode, limit).map(|limit| now.wall_at(limit.at));
+        let ends_at = at(session.limits.mode, session.limit(payload));
         AffectedSession {
             id: session.id,
             issuer: session.principal.issuer.clone(),
@@ -110,11 +117,11 @@ impl Core {
                 Change::Cut(why) => Some(why.as_str().to_owned()),
                 Change::Unchanged | Change::Relimited { .. } => None,
             },
-            ends_at: ends_at(session),
+            ends_at,
             would_end_at: match change {
                 Change::Cut(_) => Some(now.wall),
-                Change::Relimited { session, .. } => ends_at(session),
-                Change::Unchanged => ends_at(session),
+                Change::Relimited { course, .. } => at(course.limits.mode, course.limit(payload)),
+                Change::Unchanged => ends_at,
             },
         }
     }
@@ -122,45 +129,32 @@ impl Core {
     /// Puts the next sessions under `regime`: in the map first, then with the gateways. Those that
     /// it leaves no time end now. True when that was the last slice.
     pub fn relimit_slice(&mut self, walk: &mut Walk, regime: &Regime, now: Now) -> bool {
+        let counts_payload = regime.counts_payload();
         let mut cut: Vec<(SessionId, Why)> = Vec::new();
-        let mut news = News::default();
+        let mut relimited = Vec::with_capacity(SLICE);
         for id in walk.slice() {
             let Some(live) = self.book.get(id) else {
                 continue;
             };
-            let payload = payload_instant(&self.activity(id));
-            let change = weigh(&live.session, regime, payload, now);
+            let change = self.weigh(live, regime, counts_payload, now);
             walk.impact.count(&change);
             match change {
                 Change::Unchanged => {}
                 Change::Cut(why) => cut.push((id, why)),
-                Change::Relimited { session, .. } => {
-                    let before = kernel_session(&live.session, 0);
-                    let saved = session.deadline() != live.session.deadline();
-                    if let Some(live) = self.book.get_mut(id) {
-                        live.session = *session;
-                        live.observed = false;
-                    }
-                    if let Err(reason) = self.publish_over(id, before) {
-                        self.end(id, reason, now);
-                        continue;
-                    }
-                    self.reschedule(id, now);
-                    if saved {
-                        self.save(id, now);
-                    }
-                    if let Some(live) = self.book.get(id) {
-                        news.push(self.view(live));
-                    }
-                    if news.is_full() {
-                        self.gateways.broadcast(news.take());
-                    }
+                Change::Relimited { course, .. } => {
+                    relimited.extend(self.relimit(id, *course, now))
                 }
             }
         }
-        if !news.sessions.is_empty() {
-            self.gateways.broadcast(news.take());
+        let ids: Vec<_> = relimited.iter().map(|limits| limits.id).collect();
+        if !relimited.is_empty() {
+            let sessions = relimited;
+            self.gateways.broadcast(ToGateway::Relimited { sessions });
         }
+        // What is to be said of a session under its new limits comes after them.
+        let over = ids.into_iter().filter_map(|id| self.advance(id, now));
+        let over: Vec<_> = over.collect();
+        self.cut(over, now);
         for why in [Why::Issuer, Why::Policies, Why::Old, Why::Idle, Why::Hours] {
             let of = cut.iter().filter(|(_, other)| *other == why);
             let ids: Vec<_> = of.map(|(id, _)| *id).collect();
@@ -169,6 +163,27 @@ impl Core {
             }
         }
         walk.is_done()
+    }
+
+    /// Puts a session under its new limits, or ends it if they came too late.
+    fn relimit(&mut self, id: SessionId, course: Course, now: Now) -> Option<SessionLimits> {
+        let live = self.book.get_mut(id)?;
+        let published = kernel_session(&live.session, 0);
+        let (deadline, hours_end_at) = (live.session.deadline(), live.session.hours_end_at());
+        live.session.relimit(course);
+        live.observed = false;
+        let limits = limits(&live.session);
+        // An earlier deadline follows from the configuration, also after a reboot.
+        let later = live.session.deadline().at > deadline.at;
+        let kept = !later && live.session.hours_end_at() == hours_end_at;
+        if let Err(reason) = self.publish_over(id, &published) {
+            self.end(id, reason, now);
+            return None;
+        }
+        if !kept {
+            self.save_bounds(id, now);
+        }
+        Some(limits)
     }
 }
 
@@ -189,27 +204,12 @@ impl Impact {
     }
 }
 
-/// What gateways are to hear, as long as it fits a message.
-#[derive(Default)]
-struct News {
-    sessions: Vec<SessionView>,
-    names: usize,
-}
-
-impl News {
-    fn push(&mut self, view: SessionView) {
-        self.names += view.policies.iter().map(String::len).sum::<usize>();
-        self.sessions.push(view);
-    }
-
-    fn is_full(&self) -> bool {
-        self.sessions.len() >= SESSIONS_A_MESSAGE || self.names >= NAMES_A_MESSAGE
-    }
-
-    fn take(&mut self) -> ToGateway {
-        self.names = 0;
-        ToGateway::Relimited {
-            sessions: std::mem::take(&mut self.sessions),
-        }
+fn limits(session: &Session) -> SessionLimits {
+    SessionLimits {
+        id: session.id,
+        deadline: session.deadline().at,
+        idle_timeout: session.limits.idle_timeout,
+        warn_before: session.limits.warn_before,
+        enforced: session.limits.mode == Mode::Enforce,
     }
 }

@@ -8,10 +8,11 @@ use enforcer_abi as abi;
 use super::{
     book::{Leg, Live},
     concurrency::client_address,
-    core::{Core, Due, kernel_session, payload_instant},
+    core::{Core, Due},
     ending::describe,
     gateways::GatewayId,
     pauses::Pauses,
+    publishing::kernel_session,
 };
 use crate::{
     audit::{Event, Record},
@@ -211,7 +212,7 @@ impl Core {
         Ok(())
     }
 
-    fn join(&mut self, id: SessionId, terms: &Terms, now: Now) -> Result<(), Refusal> {
+    fn join(&mut self, id: SessionId, terms: &Terms<'_>, now: Now) -> Result<(), Refusal> {
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         if live.session.is_under(&terms.policies) {
             return Ok(());
@@ -346,7 +347,7 @@ impl Core {
     /// How long a session has been without activity.
     fn idle_ms(&self, id: SessionId, now: Now) -> Option<u64> {
         let session = &self.book.get(id)?.session;
-        let payload = payload_instant(&self.activity(id));
+        let payload = self.last_payload(id);
         let counts = session.limits.activity == ActivityKind::Payload;
         let last = session.last_activity();
         let last = last.max(payload.filter(|_| counts).unwrap_or(last));

@@ -19,9 +19,9 @@ fn after(seconds: u64) -> Now {
     }
 }
 
-fn terms(policy: &str, limits: &Limits) -> Terms {
+fn terms(policy: &str, limits: &Limits) -> Terms<'static> {
     Terms {
-        policies: vec![policy.to_owned()],
+        policies: vec![policy.to_owned()].into(),
         applied: Applied::alone(limits),
         hours_end_at: None,
     }
@@ -226,7 +226,7 @@ fn payload_counts_only_where_the_limits_say_so() {
     assert_eq!(session.limit(Some(after(25).boot)).at, after(55).boot);
 }
 
-fn within_hours(limits: &Limits, hours_end: u64) -> Terms {
+fn within_hours(limits: &Limits, hours_end: u64) -> Terms<'static> {
     Terms {
         hours_end_at: Some(after(hours_end).wall),
         ..terms("p", limits)
@@ -252,13 +252,13 @@ fn a_session_ends_with_the_hours_of_its_policies() {
     session.renew(&credential(b"u", 900), after(1)).unwrap();
     assert_eq!(session.deadline(), hours(60));
     let longer = Terms {
-        policies: vec!["q".to_owned()],
+        policies: vec!["q".to_owned()].into(),
         ..within_hours(&limits, 90)
     };
     session.join(&longer, after(2)).unwrap();
     assert_eq!(session.deadline(), hours(60));
     let shorter = Terms {
-        policies: vec!["r".to_owned()],
+        policies: vec!["r".to_owned()].into(),
         ..within_hours(&limits, 30)
     };
     session.join(&shorter, after(3)).unwrap();
@@ -267,7 +267,7 @@ fn a_session_ends_with_the_hours_of_its_policies() {
     assert_eq!(open(900).unwrap().deadline().reason, EndReason::Token);
     assert_eq!(open(0), Err(Refused::OutsideHours));
     let closed = Terms {
-        policies: vec!["s".to_owned()],
+        policies: vec!["s".to_owned()].into(),
         ..within_hours(&limits, 4)
     };
     assert_eq!(session.join(&closed, after(4)), Err(Refused::OutsideHours));

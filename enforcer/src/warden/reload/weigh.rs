@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     clock::{BootInstant, Now},
     policy::{Mode, Policy, Terms},
-    session::{EndReason, Limit, Session},
+    session::{Course, EndReason, Limit, Session},
 };
 
 /// What of a configuration concerns sessions.
@@ -23,6 +23,12 @@ impl Regime {
     pub fn concerns(&self, policies: &BTreeMap<String, Policy>) -> bool {
         self.policies != *policies || !self.retired_issuers.is_empty()
     }
+
+    /// Whether what the kernel sees of clients' payload matters under it.
+    pub fn counts_payload(&self) -> bool {
+        let mut policies = self.policies.values();
+        policies.any(|policy| policy.limits.count_payload())
+    }
 }
 
 /// What becomes of a session.
@@ -32,8 +38,8 @@ pub enum Change {
     Unchanged,
     /// Other limits.
     Relimited {
-        /// The session under them.
-        session: Box<Session>,
+        /// Where they put its end.
+        course: Box<Course>,
         /// Which way its end moves.
         moved: Moved,
     },
@@ -94,16 +100,17 @@ pub fn weigh(session: &Session, regime: &Regime, payload: Option<BootInstant>, n
     if terms.applied == session.applied() && terms.hours_end_at == session.hours_end_at() {
         return Change::Unchanged;
     }
-    let after = session.relimited(&terms, now);
-    let limit = after.limit(payload);
-    if after.limits.mode == Mode::Enforce && limit.at <= now.boot {
+    let course = session.relimited(&terms, now);
+    let limit = course.limit(payload);
+    if course.limits.mode == Mode::Enforce && limit.at <= now.boot {
         return Change::Cut(match limit.reason {
             EndReason::Idle => Why::Idle,
             EndReason::Hours => Why::Hours,
             _ => Why::Old,
         });
     }
-    let moved = match (enforced(session, payload), enforced(&after, payload)) {
+    let before = in_force(session.limits.mode, session.limit(payload));
+    let moved = match (before, in_force(course.limits.mode, limit)) {
         (Some(before), Some(after)) if after.at < before.at => Moved::Earlier,
         (Some(before), Some(after)) if after.at > before.at => Moved::Later,
         (None, Some(_)) => Moved::Earlier,
@@ -111,14 +118,14 @@ pub fn weigh(session: &Session, regime: &Regime, payload: Option<BootInstant>, n
         _ => Moved::Not,
     };
     Change::Relimited {
-        session: Box::new(after),
+        course: Box::new(course),
         moved,
     }
 }
 
-/// When the session is ended as things stand; `None` if it is only observed.
-pub fn enforced(session: &Session, payload: Option<BootInstant>) -> Option<Limit> {
-    (session.limits.mode == Mode::Enforce).then(|| session.limit(payload))
+/// The limit, if it is not only observed.
+pub fn in_force(mode: Mode, limit: Limit) -> Option<Limit> {
+    (mode == Mode::Enforce).then_some(limit)
 }
 
 #[cfg(test)]
@@ -196,8 +203,8 @@ mod tests {
 
     fn end(change: &Change) -> Option<u64> {
         match change {
-            Change::Relimited { session, .. } => {
-                let left = session.limit(None).at.saturating_duration_since(START.boot);
+            Change::Relimited { course, .. } => {
+                let left = course.limit(None).at.saturating_duration_since(START.boot);
                 Some(left.as_secs())
             }
             _ => None,
@@ -254,10 +261,12 @@ mod tests {
         let alice = session(&[p.clone(), q.clone()], 1_000);
         let without = weigh(&alice, &regime(std::slice::from_ref(&p)), None, after(10));
         assert_eq!(end(&without), Some(100));
-        let Change::Relimited { session, .. } = without else {
+        let Change::Relimited { course, .. } = without else {
             panic!("{without:?}")
         };
-        let back = weigh(&session, &regime(&[p.clone(), q]), None, after(10));
+        let mut left = alice.clone();
+        left.relimit(*course);
+        let back = weigh(&left, &regime(&[p.clone(), q]), None, after(10));
         assert_eq!(end(&back), Some(50), "it is still noted");
         let nothing = weigh(&alice, &regime(&[("r", p.1.clone())]), None, after(10));
         assert_eq!(nothing, Change::Cut(Why::Policies));
@@ -309,11 +318,12 @@ mod tests {
             let now = after(passed);
             let change = weigh(&alice, &regime(&[("p", new.clone())]), None, now);
             let terms = Terms {
-                policies: alice.policies.clone(),
+                policies: alice.policies.clone().into(),
                 applied: Applied::alone(&new),
                 hours_end_at: None,
             };
-            let mut applied = alice.relimited(&terms, now);
+            let mut applied = alice.clone();
+            applied.relimit(alice.relimited(&terms, now));
             let step = loop {
                 match applied.advance(now.boot, None) {
                     Step::Warn(_) | Step::Farewell(_) | Step::Observe(_) => {}
@@ -324,11 +334,11 @@ mod tests {
             match change {
                 Change::Unchanged => prop_assert_eq!(alice.applied(), Applied::alone(&new)),
                 Change::Cut(_) => prop_assert!(over),
-                Change::Relimited { session, .. } => {
+                Change::Relimited { course, .. } => {
                     prop_assert!(!over);
-                    prop_assert_eq!(session.limit(None), applied.limit(None));
+                    prop_assert_eq!(course.limit(None), applied.limit(None));
                     let latest = after(new.max_session.as_secs()).boot;
-                    prop_assert!(session.limit(None).at <= latest);
+                    prop_assert!(course.limit(None).at <= latest);
                 }
             }
         }

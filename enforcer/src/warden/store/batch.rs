@@ -3,9 +3,9 @@
 //! However long commits fail, a batch grows with the number of sessions that changed, not with
 //! the number of changes.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
-use super::{EndedKey, StoredSession};
+use super::{Bounds, EndedKey, StoredSession};
 use crate::{
     clock::WallInstant,
     session::{SessionId, SessionKey},
@@ -16,10 +16,17 @@ use crate::{
 pub(super) enum SessionChange {
     /// They are replaced.
     Save(Box<StoredSession>),
-    /// Only the last activity moves.
-    Touch(WallInstant),
+    /// Some of their columns move.
+    Update(Update),
     /// They go.
     Remove,
+}
+
+/// Columns that move by themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Update {
+    pub(super) last_activity: Option<WallInstant>,
+    pub(super) bounds: Option<Bounds>,
 }
 
 /// One transaction to be.
@@ -47,16 +54,28 @@ impl Batch {
     }
 
     pub(super) fn touch(&mut self, id: SessionId, at: WallInstant) {
-        match self.sessions.entry(id) {
-            Entry::Vacant(entry) => {
-                entry.insert(SessionChange::Touch(at));
-            }
-            Entry::Occupied(mut entry) => match entry.get_mut() {
-                SessionChange::Save(session) => session.last_activity = at,
-                SessionChange::Touch(last) => *last = at,
-                SessionChange::Remove => {}
-            },
+        match self.change(id) {
+            SessionChange::Save(session) => session.last_activity = at,
+            SessionChange::Update(update) => update.last_activity = Some(at),
+            SessionChange::Remove => {}
         }
+    }
+
+    pub(super) fn bound(&mut self, id: SessionId, bounds: Bounds) {
+        self.urgent = true;
+        match self.change(id) {
+            SessionChange::Save(session) => {
+                session.deadline = bounds.deadline;
+                session.hours_end_at = bounds.hours_end_at;
+            }
+            SessionChange::Update(update) => update.bounds = Some(bounds),
+            SessionChange::Remove => {}
+        }
+    }
+
+    fn change(&mut self, id: SessionId) -> &mut SessionChange {
+        let unchanged = || SessionChange::Update(Update::default());
+        self.sessions.entry(id).or_insert_with(unchanged)
     }
 
     pub(super) fn end(&mut self, id: SessionId, keys: Vec<EndedKey>) {

@@ -66,6 +66,15 @@ pub struct StoredSession {
     pub warned_for: Option<WallInstant>,
 }
 
+/// When a session ends whatever it does, as a changed configuration has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Its deadline.
+    pub deadline: WallInstant,
+    /// When the hours end that bound it.
+    pub hours_end_at: Option<WallInstant>,
+}
+
 /// A key that opens no session any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedKey {

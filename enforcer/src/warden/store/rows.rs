@@ -10,7 +10,7 @@ use serde::{
 
 use super::{
     EndedKey, Snapshot, StoredSession,
-    batch::{Batch, SessionChange},
+    batch::{Batch, SessionChange, Update},
 };
 use crate::{
     clock::WallInstant,
@@ -61,11 +61,7 @@ pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Re
     for (id, change) in &batch.sessions {
         match change {
             SessionChange::Save(session) => save(&transaction, session)?,
-            SessionChange::Touch(at) => {
-                transaction
-                    .prepare_cached("UPDATE sessions SET last_activity = ? WHERE id = ?")?
-                    .execute(params![at.as_unix_nanos(), row_id(*id)])?;
-            }
+            SessionChange::Update(change) => update(&transaction, *id, change)?,
             SessionChange::Remove => {
                 transaction
                     .prepare_cached("DELETE FROM sessions WHERE id = ?")?
@@ -87,6 +83,24 @@ pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Re
         purge_ended(&transaction, now)?;
     }
     transaction.commit()
+}
+
+fn update(connection: &Connection, id: SessionId, change: &Update) -> rusqlite::Result<()> {
+    if let Some(at) = change.last_activity {
+        connection
+            .prepare_cached("UPDATE sessions SET last_activity = ? WHERE id = ?")?
+            .execute(params![at.as_unix_nanos(), row_id(id)])?;
+    }
+    if let Some(bounds) = change.bounds {
+        connection
+            .prepare_cached("UPDATE sessions SET deadline = ?, hours_end_at = ? WHERE id = ?")?
+            .execute(params![
+                bounds.deadline.as_unix_nanos(),
+                bounds.hours_end_at.map(WallInstant::as_unix_nanos),
+                row_id(id),
+            ])?;
+    }
+    Ok(())
 }
 
 fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()> {

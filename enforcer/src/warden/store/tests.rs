@@ -54,6 +54,33 @@ fn reopen(path: &Path, store: StoreHandle, now: WallInstant) -> (StoreHandle, Sn
 }
 
 #[test]
+fn an_end_moves_with_a_changed_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("enforcer.db");
+    let (store, _) = open(&path, NOW);
+    let (mut known, mut queued) = (session(1), session(2));
+    queued.keys = vec![key(3, later(60))];
+    store.save(known.clone());
+    let (store, _) = reopen(&path, store, NOW);
+    let bounds = Bounds {
+        deadline: later(100),
+        hours_end_at: None,
+    };
+    store.save(queued.clone());
+    store.touch(known.id, later(20));
+    for id in [known.id, queued.id, id(3)] {
+        store.bound(id, bounds);
+    }
+    let (_store, snapshot) = reopen(&path, store, NOW);
+    for session in [&mut known, &mut queued] {
+        session.deadline = bounds.deadline;
+        session.hours_end_at = bounds.hours_end_at;
+    }
+    known.last_activity = later(20);
+    assert_eq!(snapshot.sessions, [known, queued]);
+}
+
+#[test]
 fn sessions_are_there_again_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("enforcer.db");

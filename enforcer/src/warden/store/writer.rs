@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    EndedKey, Snapshot, StoreHealth, StoredSession,
+    Bounds, EndedKey, Snapshot, StoreHealth, StoredSession,
     batch::Batch,
     database::{self, StoreError},
     rows,
@@ -80,6 +80,11 @@ impl StoreHandle {
     /// Moves the session's last activity.
     pub fn touch(&self, id: SessionId, at: WallInstant) {
         self.queue(Change::Touch(id, at));
+    }
+
+    /// Moves when the session ends.
+    pub fn bound(&self, id: SessionId, bounds: Bounds) {
+        self.queue(Change::Bound(id, bounds));
     }
 
     /// Forgets the session and refuses its keys, each until its instant.
@@ -157,6 +162,7 @@ impl Future for Flush {
 enum Change {
     Save(Box<StoredSession>),
     Touch(SessionId, WallInstant),
+    Bound(SessionId, Bounds),
     End(SessionId, Vec<EndedKey>),
     Flush(oneshot::Sender<Result<(), FlushError>>),
 }
@@ -238,6 +244,7 @@ impl Writer {
             Change::Flush(done) => return self.flushes.push(done),
             Change::Save(session) => self.batch.save(*session),
             Change::Touch(id, at) => self.batch.touch(id, at),
+            Change::Bound(id, bounds) => self.batch.bound(id, bounds),
             Change::End(id, keys) => self.batch.end(id, keys),
         }
         self.batched += 1;
