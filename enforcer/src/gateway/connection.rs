@@ -79,6 +79,18 @@ pub(crate) struct ConnectionContext {
 }
 
 impl ConnectionContext {
+    /// A request with this token, or without one, is taken for the holder's of the client's
+    /// certificate.
+    pub(crate) fn speaks_by_certificate(&self, token: Option<&str>) -> bool {
+        match self.identity {
+            RequestIdentity::Token => false,
+            RequestIdentity::Certificate(_) => true,
+            RequestIdentity::TokenOrCertificate(_) => {
+                token.is_none() && self.client.has_certificate()
+            }
+        }
+    }
+
     /// The connection is to take no more requests.
     pub(crate) fn leave(&self) {
         self.leaving.notify_one();

@@ -102,6 +102,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// It has shown a certificate in the handshake.
+    pub(crate) const fn has_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     pub(crate) fn new(accepted: Accepted, certificate: Option<ClientCertificate>) -> Self {
         Self {
             accepted,
@@ -201,7 +206,7 @@ impl Authenticated {
         let identifier = &connection.gateway.identifier;
         match (connection.identity, token) {
             (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now.wall),
-            (RequestIdentity::TokenOrCertificate(name), None) if client.certificate.is_some() => {
+            (RequestIdentity::TokenOrCertificate(name), None) if client.has_certificate() => {
                 Self::by_certificate(client, name, now.wall)
             }
             (_, Some(token)) => {

@@ -31,6 +31,16 @@ pub(super) fn client_address(
 }
 
 impl Core {
+    /// Refuses a client that is not in the session's network, if that is enforced.
+    pub(super) fn check_network(&self, id: SessionId, client: IpAddr) -> Result<(), Refusal> {
+        let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
+        let enforced = live.session.limits.mode == Mode::Enforce;
+        if enforced && !live.session.takes_address(client) {
+            return Err(Refusal::AnotherNetwork);
+        }
+        Ok(())
+    }
+
     /// Whether a session may have one more connection, from this client.
     pub(super) fn admit_connection(
         &mut self,

@@ -159,6 +159,11 @@ impl Core {
         }
         let id = match self.book.find(&credential.key) {
             Some(id) => {
+                // Who may not connect renews nothing.
+                if let Some(connection) = self.bindable(cookie, BoundRole::Client, Some(id), now)? {
+                    let address = client_address(&connection, announced_client);
+                    self.check_network(id, address)?;
+                }
                 self.renew(id, credential, now)?;
                 self.join(id, &terms, now)?;
                 id

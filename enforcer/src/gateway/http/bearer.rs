@@ -3,7 +3,8 @@
 //! In this order: `Authorization`, as every client can; a WebSocket's subprotocol
 //! `bearer.<token>`, as scripts of pages can; the listener's cookie, as pages do by themselves. What
 //! comes by itself may come from any page: with the cookie, a request that could do harm must say
-//! that it comes from a page of the same origin, or of an allowed one.
+//! that it comes from a page of the same origin, or of an allowed one. A client's certificate comes by
+//! itself, too, but not only from browsers: there it must not say that it comes from elsewhere.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 
@@ -34,14 +35,33 @@ pub(crate) fn of_request<'a, B>(
     let Some(token) = single(values(headers, &cookie.name))? else {
         return Ok(None);
     };
+    if is_risky(request) && !is_from(request, &cookie.origins)? {
+        return Err(Rejection::CrossSite);
+    }
+    Ok(Some(token))
+}
+
+/// Refuses a request that a page of another site makes a browser send with the user's certificate.
+pub(crate) fn check_certificates_origin<B>(
+    request: &Request<B>,
+    cookie: Option<&TokenCookie>,
+) -> Result<(), Rejection> {
+    let origins = cookie.map_or(&[][..], |cookie| &cookie.origins);
+    let says = request.headers().contains_key(header::ORIGIN);
+    if says && is_risky(request) && !is_from(request, origins)? {
+        return Err(Rejection::CrossSite);
+    }
+    Ok(())
+}
+
+/// Whether a page of another site could do harm with the request: it changes something, or opens
+/// a WebSocket, which any page may read.
+fn is_risky<B>(request: &Request<B>) -> bool {
     let safe = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
     );
-    if (socket || !safe) && !is_from(request, cookie)? {
-        return Err(Rejection::CrossSite);
-    }
-    Ok(Some(token))
+    !safe || handshake::is_requested(request)
 }
 
 /// Makes the request the upstream's: without the subprotocol, and without the cookie; with
@@ -135,7 +155,7 @@ fn strip_cookie(headers: &mut HeaderMap, name: &str) {
 
 /// Whether the request says that it comes from a page of the same origin, or of an allowed one.
 /// Browsers say where every such request comes from.
-fn is_from<B>(request: &Request<B>, cookie: &TokenCookie) -> Result<bool, Rejection> {
+fn is_from<B>(request: &Request<B>, allowed: &[String]) -> Result<bool, Rejection> {
     let mut fields = request.headers().get_all(header::ORIGIN).iter();
     let (Some(origin), None) = (fields.next(), fields.next()) else {
         return Ok(false);
@@ -143,7 +163,7 @@ fn is_from<B>(request: &Request<B>, cookie: &TokenCookie) -> Result<bool, Reject
     let host = RequestHost::of(request.uri(), request.headers())?;
     let own = host.written.to_ascii_lowercase();
     let own = format!("https://{}", own.strip_suffix(":443").unwrap_or(&own));
-    let allowed = cookie.origins.iter().map(String::as_str);
+    let allowed = allowed.iter().map(String::as_str);
     Ok(allowed.chain([&*own]).any(|it| origin == it))
 }
 
@@ -297,6 +317,27 @@ mod tests {
         assert_eq!(token(&two), Err("invalid_request"));
         let unnamed = request("GET", &[HOST, COOKIE]);
         assert!(of_request(&unnamed, None).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_certificate_is_believed_unless_a_page_of_elsewhere_sends_it() {
+        const HOST: (&str, &str) = ("host", "a.example");
+        let check = |request: &Request<()>| {
+            let checked = check_certificates_origin(request, Some(&cookie()));
+            checked.map_err(|rejection| rejection.verdict().code)
+        };
+        for origin in ["https://a.example", "https://app.example"] {
+            assert_eq!(check(&request("POST", &[HOST, ("origin", origin)])), Ok(()));
+        }
+        for origin in ["https://evil.example", "null"] {
+            let elsewhere = ("origin", origin);
+            let refused = Err("cross_site");
+            assert_eq!(check(&request("POST", &[HOST, elsewhere])), refused);
+            assert_eq!(check(&request("GET", &[HOST, elsewhere])), Ok(()));
+            assert_eq!(check(&socket(&[elsewhere])), refused);
+        }
+        assert_eq!(check(&request("POST", &[HOST])), Ok(()));
+        assert_eq!(check(&socket(&[])), Ok(()));
     }
 
     #[test]

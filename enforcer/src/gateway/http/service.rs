@@ -70,6 +70,19 @@ pub(crate) async fn answer(
     Ok(response)
 }
 
+/// By the token of the request, or by the client's certificate.
+pub(super) async fn authenticate<B>(
+    connection: &ConnectionContext,
+    request: &Request<B>,
+) -> Result<Authenticated, Rejection> {
+    let cookie = connection.cookie.as_deref();
+    let token = bearer::of_request(request, cookie)?;
+    if connection.speaks_by_certificate(token) {
+        bearer::check_certificates_origin(request, cookie)?;
+    }
+    Authenticated::by_request(connection, token, Now::read()).await
+}
+
 async fn handle(
     connection: &Arc<ConnectionContext>,
     mut request: Request<Incoming>,
@@ -95,12 +108,7 @@ async fn handle(
     let host = RequestHost::of(request.uri(), request.headers())?;
     let path = MatchPath::parse(path)?;
 
-    let authenticated = Authenticated::by_request(
-        connection,
-        bearer::of_request(&request, connection.cookie.as_deref())?,
-        Now::read(),
-    )
-    .await?;
+    let authenticated = authenticate(connection, &request).await?;
     known.principal = Some(authenticated.principal().clone());
     let route = gateway
         .routes

@@ -94,6 +94,21 @@ fn connections_are_counted_and_come_from_one_network() {
     assert_eq!(open(5, "192.0.2.3"), Err(Refusal::TooManyConnections));
     // What is bound already is not counted again.
     assert_eq!(open(1, "192.0.2.1"), Ok(first));
+    // From elsewhere a newer token renews nothing either.
+    let before = bench.core.book.get(first).unwrap().session.deadline();
+    bench.connect(6, abi::Role::Client);
+    let newer = Credential {
+        expires_at: alice.expires_at.saturating_add(Duration::from_secs(60)),
+        ..alice.clone()
+    };
+    let elsewhere = Some("192.0.3.1:1000".parse().unwrap());
+    let refused = bench
+        .core
+        .open(6, &newer, &policies, elsewhere, Now::read());
+    assert_eq!(refused, Err(Refusal::AnotherNetwork));
+    let session = &bench.core.book.get(first).unwrap().session;
+    assert_eq!(session.deadline(), before);
+    assert_eq!(session.token_expires_at, alice.expires_at);
 }
 
 #[test]

@@ -18,8 +18,8 @@
 //! renew is the user's wish to stay, and counts.
 //!
 //! Nothing here is for other sites. No site can send `Authorization` to another one that does not
-//! allow it, and nothing here ever does; with a cookie, `Origin` must be allowed where something
-//! changes; what a browser says to be cross-site is refused even so. No answer may be stored.
+//! allow it, and nothing here ever does; with a cookie or a certificate, `Origin` must be allowed
+//! where something changes; what a browser says to be cross-site is refused even so. No answer may be stored.
 
 mod events;
 mod report;
@@ -29,10 +29,14 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use self::report::SessionReport;
-use super::{bearer, body::ResponseBody, inspect::FAULT_TARGET, service::Known};
+use super::{
+    body::ResponseBody,
+    inspect::FAULT_TARGET,
+    service::{Known, authenticate},
+};
 use crate::{
     channel::{EndCause, Kinship, SessionUsage, ToWarden},
-    clock::{Now, boot_now},
+    clock::boot_now,
     gateway::{
         Gateway,
         connection::ConnectionContext,
@@ -99,8 +103,8 @@ pub(super) async fn answer<B>(
     match Endpoint::at(path) {
         Some(endpoint) => {
             endpoint.admit(request.method(), request.headers())?;
-            let token = bearer::of_request(request, connection.cookie.as_deref())?;
-            session(connection, endpoint, token, known).await
+            let authenticated = authenticate(connection, request).await?;
+            session(connection, endpoint, authenticated, known).await
         }
         None if path == "/jwks.json" => assertion_keys(&connection.gateway, request.method()),
         None => health(&connection.gateway, path),
@@ -110,11 +114,10 @@ pub(super) async fn answer<B>(
 async fn session(
     connection: &Arc<ConnectionContext>,
     endpoint: Endpoint,
-    token: Option<&str>,
+    authenticated: Authenticated,
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
-    let authenticated = Authenticated::by_request(connection, token, Now::read()).await?;
     known.principal = Some(authenticated.principal().clone());
     let kinship = match endpoint {
         Endpoint::Renew => Kinship::Successor,
