@@ -66,6 +66,14 @@ impl WallInstant {
         self.0.div_euclid(NANOS_PER_SECOND)
     }
 
+    /// As HTTP writes it (RFC 9110, section 5.6.7): in whole seconds of GMT.
+    pub fn http_date(self) -> String {
+        let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+        jiff::Timestamp::from_second(self.as_unix_seconds())
+            .and_then(|timestamp| printer.timestamp_to_rfc9110_string(&timestamp))
+            .unwrap_or_default()
+    }
+
     /// This instant plus `duration`, or the last representable one.
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(saturating_signed_nanos(duration)))
@@ -197,5 +205,11 @@ mod tests {
             WallInstant::from_unix_seconds(0).to_string(),
             "1970-01-01T00:00:00.000000Z"
         );
+    }
+
+    #[test]
+    fn instants_are_dates_to_http() {
+        let instant = WallInstant::from_unix_seconds(784_111_777);
+        assert_eq!(instant.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }
