@@ -6,6 +6,7 @@
 //! | window of a stream | 256 KiB | uploads that nobody takes; the client may send no more |
 //! | window of a connection | 1 MiB | the same, on many streams at once |
 //! | unsent data of a stream | 64 KiB | a client that never reads |
+//! | interim responses to a request | 64 KiB | an upstream that says more than is taken |
 //! | header list | 64 KiB, 100 fields | large heads: 431 |
 //! | frame | 16 KiB | |
 //! | CONTINUATION frames of a head | 5, from the two above | CONTINUATION floods |
@@ -21,8 +22,9 @@
 //! bodies are.
 //!
 //! Bodies stream: a window opens as far as the other side has taken what came before. Trailers
-//! pass, both ways. A request of another session is answered with 421, then GOAWAY; so is what
-//! else no later request on the connection could change.
+//! pass, both ways. A body whose request says `Expect: 100-continue` is asked for when it is taken.
+//! A request of another session is answered with 421, then GOAWAY; so is what else no later request
+//! on the connection could change.
 
 mod connection;
 mod patience;
