@@ -66,12 +66,12 @@ impl WallInstant {
         self.0.div_euclid(NANOS_PER_SECOND)
     }
 
-    /// As HTTP writes it (RFC 9110, section 5.6.7): in whole seconds of GMT.
-    pub fn http_date(self) -> String {
+    /// As HTTP writes it (RFC 9110, section 5.6.7), in whole seconds of GMT; `None` outside of the
+    /// years that it can write.
+    pub fn http_date(self) -> Option<String> {
         let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
-        jiff::Timestamp::from_second(self.as_unix_seconds())
-            .and_then(|timestamp| printer.timestamp_to_rfc9110_string(&timestamp))
-            .unwrap_or_default()
+        let timestamp = jiff::Timestamp::from_second(self.as_unix_seconds()).ok()?;
+        printer.timestamp_to_rfc9110_string(&timestamp).ok()
     }
 
     /// This instant plus `duration`, or the last representable one.
@@ -210,6 +210,7 @@ mod tests {
     #[test]
     fn instants_are_dates_to_http() {
         let instant = WallInstant::from_unix_seconds(784_111_777);
-        assert_eq!(instant.http_date(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        let date = instant.http_date();
+        assert_eq!(date.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
     }
 }

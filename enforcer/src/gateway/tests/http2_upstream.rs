@@ -280,12 +280,22 @@ fn get(token: &str) -> Request<()> {
 #[tokio::test]
 async fn a_request_that_is_given_up_is_given_up_upstream() {
     let (world, mut asked) = silent(100).await;
-    let mut sender = world.http2().await.sender.ready().await.unwrap();
-    let (_, mut stream) = sender.send_request(get(&token("a", 60)), false).unwrap();
-    let mut request = asked.recv().await.unwrap();
-    stream.send_reset(Reason::CANCEL);
-    let reset = poll_fn(|cx| request.poll_reset(cx)).await.unwrap();
-    assert_eq!(reset, Reason::CANCEL);
+    let connection = world.http2().await;
+    for ended in [true, false] {
+        let mut sender = connection.sender.clone().ready().await.unwrap();
+        let begun = sender.send_request(get(&token("a", 60)), ended);
+        let (_response, mut stream) = begun.unwrap();
+        let mut request = asked.recv().await.unwrap();
+        stream.send_reset(Reason::CANCEL);
+        let reset = poll_fn(|cx| request.poll_reset(cx)).await.unwrap();
+        assert_eq!(reset, Reason::CANCEL);
+    }
+    // It is not recorded as refused, which another one is.
+    connection.get("no.such.token").await;
+    let is_refusal = |message: &ToWarden| matches!(message, ToWarden::RefusedRequest(_));
+    world.warden.hears(is_refusal).await;
+    let heard = world.warden.heard();
+    assert_eq!(heard.iter().filter(|it| is_refusal(it)).count(), 1);
 }
 
 #[tokio::test]

@@ -36,10 +36,11 @@ pub(super) async fn serve(
     let reply = Reply::new(sender);
     let mut request = Request::from_parts(head, Received::Http2(body));
     request.extensions_mut().insert(reply.clone());
+    // What breaks off in the answer because it is given up is no fault of the request.
     let answer = tokio::select! {
         biased;
-        response = service::answer(context, request) => Some(response),
         () = poll_fn(|cx| reply.poll_given_up(cx)) => None,
+        response = service::answer(context, request) => Some(response),
     };
     if let (Some(sender), Some(response)) = (reply.close(), answer) {
         send(sender, response, head_only).await;
@@ -73,11 +74,9 @@ async fn send(mut sender: SendResponse<Bytes>, response: Response<ResponseBody>,
 
 /// Says when the answer was given, and how long it is, where nobody has.
 fn announce(fields: &mut HeaderMap, body: &ResponseBody) {
-    let date = || HeaderValue::try_from(wall_now().http_date());
-    if !fields.contains_key(header::DATE)
-        && let Ok(date) = date()
-    {
-        fields.insert(header::DATE, date);
+    if !fields.contains_key(header::DATE) {
+        let date = wall_now().http_date().map(HeaderValue::try_from);
+        fields.extend(date.and_then(Result::ok).map(|date| (header::DATE, date)));
     }
     if let Some(length) = body.size_hint().exact().filter(|_| !body.is_end_stream()) {
         let length = || HeaderValue::from(length);
