@@ -66,6 +66,14 @@ impl WallInstant {
         self.0.div_euclid(NANOS_PER_SECOND)
     }
 
+    /// As HTTP writes it (RFC 9110, section 5.6.7), in whole seconds of GMT; `None` outside of the
+    /// years that it can write.
+    pub fn http_date(self) -> Option<String> {
+        let printer = jiff::fmt::rfc2822::DateTimePrinter::new();
+        let timestamp = jiff::Timestamp::from_second(self.as_unix_seconds()).ok()?;
+        printer.timestamp_to_rfc9110_string(&timestamp).ok()
+    }
+
     /// This instant plus `duration`, or the last representable one.
     pub fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(saturating_signed_nanos(duration)))
@@ -197,5 +205,12 @@ mod tests {
             WallInstant::from_unix_seconds(0).to_string(),
             "1970-01-01T00:00:00.000000Z"
         );
+    }
+
+    #[test]
+    fn instants_are_dates_to_http() {
+        let instant = WallInstant::from_unix_seconds(784_111_777);
+        let date = instant.http_date();
+        assert_eq!(date.as_deref(), Some("Sun, 06 Nov 1994 08:49:37 GMT"));
     }
 }

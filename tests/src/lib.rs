@@ -32,6 +32,7 @@ pub mod daemon;
 pub mod demo;
 pub mod grpc;
 pub mod haproxy;
+pub mod interim;
 pub mod issuer;
 pub mod knocking;
 pub mod metrics;

@@ -9,15 +9,15 @@
 //! ```
 
 use std::{
+    convert::Infallible,
     pin::{Pin, pin},
     sync::Arc,
 };
 
+use http::Request;
 use hyper::{
-    server::conn::{
-        http1::{self, UpgradeableConnection},
-        http2::Connection,
-    },
+    body::Incoming,
+    server::conn::http1::{self, UpgradeableConnection},
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
@@ -38,6 +38,8 @@ use crate::{
         accept::Front,
         client_certificate::ClientCertificate,
         http::{
+            body::Received,
+            error::HttpError,
             grpc::Calls,
             guarded::Guarded,
             head::MAX_HEADERS,
@@ -245,16 +247,20 @@ async fn refuse(gateway: &Gateway, listener: &str, accepted: &Accepted, rejectio
 }
 
 async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>) {
-    let service = {
-        let context = Arc::clone(context);
-        service_fn(move |request| service::answer(Arc::clone(&context), request))
-    };
+    let inspection = Arc::clone(&context.inspection);
     if stream.get_ref().1.alpn_protocol() == Some(http2::ALPN) {
-        let io = TokioIo::new(Guarded::new(stream, Arc::clone(&context.inspection)));
-        let served = http2::server().serve_connection(io, service);
-        drive(context, served, Connection::graceful_shutdown).await;
+        let stream = Guarded::new(stream, inspection);
+        let served = http2::Connection::new(Arc::clone(context), stream);
+        drive(context, served, http2::Connection::graceful_shutdown).await;
     } else {
-        let io = TokioIo::new(Inspected::new(stream, Arc::clone(&context.inspection)));
+        let io = TokioIo::new(Inspected::new(stream, inspection));
+        let service = {
+            let context = Arc::clone(context);
+            service_fn(move |request: Request<Incoming>| {
+                let answer = service::answer(Arc::clone(&context), request.map(Received::Http1));
+                async { Ok::<_, Infallible>(answer.await) }
+            })
+        };
         let mut server = http1::Builder::new();
         let served = server
             .max_headers(MAX_HEADERS)
@@ -266,9 +272,10 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
 
 /// Drives a connection to its end, whatever version it speaks. `shut_down` makes it take no more
 /// requests.
-async fn drive<C>(context: &ConnectionContext, connection: C, shut_down: impl Fn(Pin<&mut C>))
+async fn drive<C, E>(context: &ConnectionContext, connection: C, shut_down: impl Fn(Pin<&mut C>))
 where
-    C: Future<Output = hyper::Result<()>>,
+    C: Future<Output = Result<(), E>>,
+    E: Into<HttpError>,
 {
     let socket = context.client.socket();
     let mut connection = pin!(connection);
@@ -300,8 +307,13 @@ where
         Ok(()) if context.inspection.is_raw() => {}
         Ok(()) => socket.linger().await,
         Err(error) => {
+            let error = error.into();
             let flooded = context.inspection.is_flooded().then_some(Rejection::Flood);
-            if let Some(rejection) = flooded.or_else(|| http2::violation(&error)) {
+            let violation = || match &error {
+                HttpError::Http1(_) => None,
+                HttpError::Http2(error) => http2::violation(error),
+            };
+            if let Some(rejection) = flooded.or_else(violation) {
                 context.report(&rejection, None);
                 if socket.clone().shutdown().await.is_ok() {
                     socket.linger().await;

@@ -6,6 +6,7 @@ mod harness;
 mod http;
 mod http2;
 mod http2_upstream;
+mod interim;
 pub(crate) mod issuer;
 mod life;
 mod postgres;

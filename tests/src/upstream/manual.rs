@@ -18,7 +18,7 @@ use crate::{
     wait,
 };
 
-/// A server of one connection after another.
+/// A server that listens and speaks on the connection that came last. Earlier ones stay open.
 #[derive(Debug)]
 pub struct ManualUpstream {
     address: SocketAddr,
@@ -75,23 +75,26 @@ async fn serve(
     heard: Arc<Mutex<Vec<u8>>>,
     mut words: UnboundedReceiver<Vec<u8>>,
 ) {
+    let Ok((mut stream, _)) = listener.accept().await else {
+        return;
+    };
+    let (mut open, mut earlier) = (true, Vec::new());
+    let mut buffer = vec![0; 16 * 1024];
     loop {
-        let Ok((mut stream, _)) = listener.accept().await else {
-            continue;
-        };
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            tokio::select! {
-                read = stream.read(&mut buffer) => match read {
-                    Ok(length @ 1..) => {
-                        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                        heard.extend_from_slice(&buffer[..length]);
-                    }
-                    _ => break,
-                },
-                Some(words) = words.recv() => if stream.write_all(&words).await.is_err() {
-                    break;
-                },
+        tokio::select! {
+            Ok((newer, _)) = listener.accept() => {
+                earlier.push(std::mem::replace(&mut stream, newer));
+                open = true;
+            }
+            read = stream.read(&mut buffer), if open => match read {
+                Ok(length @ 1..) => {
+                    let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                    heard.extend_from_slice(&buffer[..length]);
+                }
+                _ => open = false,
+            },
+            Some(words) = words.recv(), if open => {
+                open = stream.write_all(&words).await.is_ok();
             }
         }
     }

@@ -18,6 +18,7 @@ mod detectors;
 mod grpc;
 mod http2;
 mod http2_floods;
+mod interim;
 mod ipv6;
 mod maps;
 mod metrics;

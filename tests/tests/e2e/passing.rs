@@ -63,13 +63,25 @@ fn interim_responses_reach_a_client_before_the_response() {
     let answer = old.read_until("done").unwrap();
     assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
 
-    // The library has no way to send them over HTTP/2.
     let mut peer = Peer::new(&client, &format!("Bearer {token}")).unwrap();
     peer.send(&[peer.get(1, "/hints")]).unwrap();
     upstream.wait_for("\r\n\r\n").unwrap();
+    for (interim, status) in [(HINT, "103"), (WORKING, "102"), (HINT, "103")] {
+        upstream.say(interim).unwrap();
+        let frame = peer.wait_for(status, |frame| frame.kind == kind::HEADERS);
+        assert!(!frame.unwrap().has(flag::END_STREAM));
+        let fields = peer.take_fields(1).unwrap();
+        assert_eq!(fields[0], (":status".to_owned(), status.to_owned()));
+        assert_eq!(
+            fields.len() - 1,
+            interim.matches(": ").count(),
+            "{fields:?}"
+        );
+    }
     upstream.say([HINT, ANSWER].concat()).unwrap();
     let reply = peer.reply(1).unwrap();
     assert_eq!((reply.status, &*reply.body), (200, &b"done"[..]));
+    assert_eq!(reply.fields[0].0, "link", "{:?}", reply.fields);
 }
 
 /// RFC 9110, section 10.1.1: who will be refused need not send the body.

@@ -10,11 +10,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use h2::{Reason, SendStream};
+use http::{HeaderMap, StatusCode};
 use http_body_util::{Either, Empty, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::grpc::CallBody;
+use super::{
+    error::{Fault, HttpError},
+    grpc::CallBody,
+    http2::{receiving::Receiving, reply::Reply},
+};
 use crate::{
     clock::{BootInstant, boot_now},
     gateway::{
@@ -24,17 +30,55 @@ use crate::{
     },
 };
 
+/// What the other side sends, in either version.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Http1(Incoming),
+    Http2(Receiving),
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(HttpError::from),
+            Self::Http2(body) => Pin::new(body).poll_frame(cx).map_err(HttpError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// To the client.
 #[derive(Debug)]
 pub(crate) enum ResponseBody {
     /// The gateway's own answer.
     Whole(Full<Bytes>),
     /// An upstream's.
-    Forwarded(Incoming),
+    Forwarded(Received),
     /// An upstream's, to a gRPC call.
     Call(CallBody),
     /// The gateway's own, as it comes.
     Events(mpsc::Receiver<Bytes>),
+    /// None: the client's HTTP/2 stream becomes a tunnel.
+    Tunnel(oneshot::Sender<SendStream<Bytes>>),
 }
 
 impl ResponseBody {
@@ -45,12 +89,12 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = HttpError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         match self.get_mut() {
             Self::Whole(body) => Pin::new(body)
                 .poll_frame(cx)
@@ -60,6 +104,7 @@ impl Body for ResponseBody {
             Self::Events(events) => events
                 .poll_recv(cx)
                 .map(|text| Some(Ok(Frame::data(text?)))),
+            Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -68,7 +113,7 @@ impl Body for ResponseBody {
             Self::Whole(body) => body.is_end_stream(),
             Self::Forwarded(body) => body.is_end_stream(),
             Self::Call(body) => body.is_end_stream(),
-            Self::Events(_) => false,
+            Self::Events(_) | Self::Tunnel(_) => false,
         }
     }
 
@@ -77,7 +122,7 @@ impl Body for ResponseBody {
             Self::Whole(body) => body.size_hint(),
             Self::Forwarded(body) => body.size_hint(),
             // A call may end before the upstream has said all.
-            Self::Call(_) | Self::Events(_) => SizeHint::default(),
+            Self::Call(_) | Self::Events(_) | Self::Tunnel(_) => SizeHint::default(),
         }
     }
 }
@@ -91,13 +136,24 @@ pub(crate) enum BodyError {
     #[error(transparent)]
     SessionOver(#[from] SessionOver),
     #[error(transparent)]
-    Client(#[from] hyper::Error),
+    Client(#[from] HttpError),
+}
+
+impl Fault for BodyError {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::SessionOver(_) => Reason::INTERNAL_ERROR,
+            Self::Client(error) => error.reason(),
+        }
+    }
 }
 
 /// A client's request body: passes while the session lives, and counts as its activity.
 #[derive(Debug)]
 pub(crate) struct SessionBody {
-    body: Incoming,
+    body: Received,
+    /// To a client that waits to be asked for the body.
+    expecting: Option<Reply>,
     session: SessionHandle,
     gate: Gate,
     link: Arc<Link>,
@@ -106,13 +162,15 @@ pub(crate) struct SessionBody {
 
 impl SessionBody {
     pub(crate) fn new(
-        body: Incoming,
+        body: Received,
+        expecting: Option<Reply>,
         session: SessionHandle,
         link: Arc<Link>,
         progress: Arc<Progress>,
     ) -> Self {
         Self {
             body,
+            expecting,
             session,
             gate: Gate::default(),
             link,
@@ -134,7 +192,12 @@ impl Body for SessionBody {
         if let Err(over) = ready!(this.gate.poll(cx, halted)) {
             return Poll::Ready(Some(Err(over.into())));
         }
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        // Who has begun to send does not wait.
+        if let Some(reply) = this.expecting.take().filter(|_| frame.is_pending()) {
+            reply.say(StatusCode::CONTINUE, HeaderMap::new());
+        }
+        let frame = ready!(frame);
         let now = boot_now();
         if this.session.is_over(now) {
             return Poll::Ready(Some(Err(SessionOver.into())));
@@ -155,7 +218,7 @@ impl Body for SessionBody {
     }
 }
 
-/// When a request last made progress towards its upstream.
+/// When something last went on: a request towards its upstream, or an upstream's connection.
 #[derive(Debug)]
 pub(crate) struct Progress(AtomicU64);
 
@@ -168,7 +231,7 @@ impl Progress {
         BootInstant::from_nanos(self.0.load(Ordering::Relaxed))
     }
 
-    fn note(&self, now: BootInstant) {
+    pub(crate) fn note(&self, now: BootInstant) {
         self.0.store(now.as_nanos(), Ordering::Relaxed);
     }
 }

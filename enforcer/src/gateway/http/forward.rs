@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header, request::Parts};
 use http_body_util::{Either, Empty};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
 use super::{
     bearer,
-    body::{Progress, RequestBody, ResponseBody, SessionBody},
+    body::{Progress, Received, RequestBody, ResponseBody, SessionBody},
     grpc::{self, CallBody},
     headers::{Provenance, prepare_request, prepare_response},
     host::RequestHost,
+    interim::Way,
 };
 use crate::{
     clock::{Now, boot_now},
@@ -31,7 +32,7 @@ pub(crate) async fn forward(
     target: &Target,
     host: &RequestHost,
     bound: &Bound,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let upgrade = handshake::is_requested(&request);
     if upgrade {
@@ -41,6 +42,7 @@ pub(crate) async fn forward(
     let protocol = bearer::strip(&mut request, cookie, target.forward_token);
     let client_upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    let way = Way::to_client(&mut parts, connection.inspection.interims());
     let client = &connection.client;
     let provenance = Provenance {
         peer: client.peer(),
@@ -59,7 +61,6 @@ pub(crate) async fn forward(
     let call_type = grpc::is_call(&parts)
         .then(|| parts.headers.get(header::CONTENT_TYPE).cloned())
         .flatten();
-    let hints = parts.version == Version::HTTP_11;
     parts.version = Version::HTTP_11;
     if let Some(client_upgrade) = client_upgrade {
         handshake::announce(&mut parts.headers);
@@ -84,16 +85,10 @@ pub(crate) async fn forward(
         return Ok(response);
     }
 
-    let interims = connection.inspection.interims();
-    if hints {
-        let mut request = Request::from_parts(parts, ());
-        interims.pass(&mut request);
-        parts = request.into_parts().0;
-    }
-    let outgoing = outgoing(connection, bound, parts, body);
+    let outgoing = outgoing(connection, bound, parts, body, way.clone());
     let sent = target.upstream.send(link, bound, outgoing);
     match call_type {
-        None => answer(interims.before(sent).await?, ResponseBody::Forwarded),
+        None => answer(way.before(sent).await?, ResponseBody::Forwarded),
         Some(call_type) => {
             let call = connection.calls.begin();
             tokio::select! {
@@ -125,7 +120,8 @@ fn outgoing(
     connection: &ConnectionContext,
     bound: &Bound,
     parts: Parts,
-    body: Incoming,
+    body: Received,
+    way: Way,
 ) -> Outgoing {
     let progress = Arc::new(Progress::new(boot_now()));
     let body: RequestBody = if body.is_end_stream() {
@@ -133,6 +129,7 @@ fn outgoing(
     } else {
         Either::Right(SessionBody::new(
             body,
+            way.expecting(),
             bound.session().clone(),
             Arc::clone(&connection.gateway.link),
             Arc::clone(&progress),
@@ -143,14 +140,15 @@ fn outgoing(
         head: parts,
         body,
         progress,
+        way,
         repeatable,
     }
 }
 
 /// An upstream's response, as the client gets it.
 fn answer(
-    response: Response<Incoming>,
-    body: impl FnOnce(Incoming) -> ResponseBody,
+    response: Response<Received>,
+    body: impl FnOnce(Received) -> ResponseBody,
 ) -> Result<Response<ResponseBody>, Rejection> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let what = "it switches protocols unasked";
@@ -160,8 +158,8 @@ fn answer(
 }
 
 fn translate(
-    response: Response<Incoming>,
-    body: impl FnOnce(Incoming) -> ResponseBody,
+    response: Response<Received>,
+    body: impl FnOnce(Received) -> ResponseBody,
 ) -> Response<ResponseBody> {
     let mut response = response.map(body);
     prepare_response(response.headers_mut());

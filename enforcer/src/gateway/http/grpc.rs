@@ -7,10 +7,13 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, Version, header, request::Parts};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::{Body, Frame};
 use tokio::sync::watch;
 
-use super::body::ResponseBody;
+use super::{
+    body::{Received, ResponseBody},
+    error::HttpError,
+};
 use crate::gateway::sessions::SessionHandle;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -81,14 +84,14 @@ impl Drop for OpenCall {
 
 /// The upstream's side of a call, until the farewell.
 pub(crate) struct CallBody {
-    going_on: Option<(Incoming, Farewell)>,
+    going_on: Option<(Received, Farewell)>,
     _call: OpenCall,
 }
 
 type Farewell = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl CallBody {
-    pub(crate) fn new(body: Incoming, session: SessionHandle, call: OpenCall) -> Self {
+    pub(crate) fn new(body: Received, session: SessionHandle, call: OpenCall) -> Self {
         let farewell = Box::pin(async move { session.farewell().await });
         Self {
             going_on: Some((body, farewell)),
@@ -108,7 +111,7 @@ impl CallBody {
     pub(super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
         let Some((body, waiting)) = &mut self.going_on else {
             return Poll::Ready(None);
         };

@@ -6,6 +6,7 @@
 //! | window of a stream | 256 KiB | uploads that nobody takes; the client may send no more |
 //! | window of a connection | 1 MiB | the same, on many streams at once |
 //! | unsent data of a stream | 64 KiB | a client that never reads |
+//! | interim responses to a request | 64 KiB | an upstream that says more than is taken |
 //! | header list | 64 KiB, 100 fields | large heads: 431 |
 //! | frame | 16 KiB | |
 //! | CONTINUATION frames of a head | 5, from the two above | CONTINUATION floods |
@@ -21,17 +22,24 @@
 //! bodies are.
 //!
 //! Bodies stream: a window opens as far as the other side has taken what came before. Trailers
-//! pass, both ways. A request of another session is answered with 421, then GOAWAY; so is what
-//! else no later request on the connection could change.
+//! pass, both ways. A body whose request says `Expect: 100-continue` is asked for when it is taken.
+//! A request of another session is answered with 421, then GOAWAY; so is what else no later request
+//! on the connection could change.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+mod connection;
+mod patience;
+pub(crate) mod receiving;
+pub(crate) mod reply;
+pub(crate) mod sending;
+mod stream;
 
 use bytes::Bytes;
-
-use super::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
-use crate::gateway::{rejection::Rejection, tunnel::StreamExecutor};
+use h2::server;
 use http::{HeaderMap, HeaderValue, Request, header};
-use hyper::server::conn::http2;
+
+pub(crate) use self::{connection::Connection, patience::Patience};
+use super::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
+use crate::gateway::rejection::Rejection;
 
 /// Its name in TLS.
 pub(crate) const ALPN: &[u8] = b"h2";
@@ -44,30 +52,28 @@ const MAX_FRAME: u32 = 16 * 1024;
 const HPACK_TABLE: u32 = 4 * 1024;
 const MAX_UNSEEN_RESETS: usize = 20;
 const MAX_ERROR_RESETS: usize = 128;
-const MAX_GIVEN_UP: u32 = 100;
 
 /// A server with these limits.
-pub(crate) fn server() -> http2::Builder<StreamExecutor> {
-    let mut server = http2::Builder::new(StreamExecutor);
+fn server() -> server::Builder {
+    let mut server = server::Builder::new();
     server
         .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(MAX_UNSENT)
+        .max_send_buffer_size(MAX_UNSENT)
         .max_header_list_size(MAX_HEAD as u32)
         .max_frame_size(MAX_FRAME)
         .header_table_size(HPACK_TABLE)
         .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
-        .max_local_error_reset_streams(MAX_ERROR_RESETS);
+        .max_local_error_reset_streams(Some(MAX_ERROR_RESETS));
     server
 }
 
 /// Whether the peer broke the protocol, or a limit. Otherwise the connection just broke off.
-pub(crate) fn violation(error: &hyper::Error) -> Option<Rejection> {
-    let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
-    cause
+pub(crate) fn violation(error: &h2::Error) -> Option<Rejection> {
+    error
         .is_library()
-        .then(|| Rejection::Http2(cause.to_string()))
+        .then(|| Rejection::Http2(error.to_string()))
 }
 
 /// Checks what the library doesn't, and makes one `Cookie` of its pieces (RFC 9113, section
@@ -105,65 +111,6 @@ fn join_cookies(headers: &mut HeaderMap) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// How much giving up a connection has left. Each request that is answered makes one good that was
-/// given up before.
-#[derive(Debug, Default)]
-pub(crate) struct Patience {
-    given_up: AtomicU32,
-    lost: tokio::sync::Notify,
-}
-
-/// A request that is not answered yet.
-#[derive(Debug)]
-pub(crate) struct Unanswered<'a> {
-    patience: Option<&'a Patience>,
-}
-
-impl Patience {
-    /// The client wants an answer.
-    pub(crate) fn begin(&self) -> Unanswered<'_> {
-        Unanswered {
-            patience: Some(self),
-        }
-    }
-
-    /// Waits until there is none left.
-    pub(crate) async fn lost(&self) {
-        self.lost.notified().await;
-    }
-
-    fn give_up(&self) {
-        if self.given_up.fetch_add(1, Ordering::Relaxed) == MAX_GIVEN_UP {
-            self.lost.notify_one();
-        }
-    }
-
-    fn make_good(&self) {
-        let less = |given_up: u32| given_up.checked_sub(1);
-        // At zero there is nothing to make good.
-        let _ = self
-            .given_up
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-    }
-}
-
-impl Unanswered<'_> {
-    /// It is answered.
-    pub(crate) fn answered(mut self) {
-        if let Some(patience) = self.patience.take() {
-            patience.make_good();
-        }
-    }
-}
-
-impl Drop for Unanswered<'_> {
-    fn drop(&mut self) {
-        if let Some(patience) = self.patience {
-            patience.give_up();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,21 +146,5 @@ mod tests {
         assert!(normalize(&mut request("https://a/", &many[1..])).is_ok());
         let rejection = normalize(&mut request("https://a/", &many)).unwrap_err();
         assert_eq!(rejection.verdict().code, "header_too_large");
-    }
-
-    #[tokio::test]
-    async fn who_only_gives_up_loses_patience() {
-        let patience = Patience::default();
-        for _ in 0..MAX_GIVEN_UP * 2 {
-            drop(patience.begin());
-            patience.begin().answered();
-        }
-        for _ in 0..MAX_GIVEN_UP {
-            drop(patience.begin());
-        }
-        let waiting = tokio::time::timeout(std::time::Duration::ZERO, patience.lost());
-        assert!(waiting.await.is_err());
-        drop(patience.begin());
-        patience.lost().await;
     }
 }

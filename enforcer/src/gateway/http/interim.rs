@@ -1,9 +1,14 @@
-//! Interim responses (1xx) of HTTP/1.1 upstreams, for HTTP/1.1 clients. The HTTP library hands
-//! them over, but does not send any.
+//! Interim responses (1xx) of upstreams, for clients of HTTP/1.1 and HTTP/2.
 //!
-//! They are written when the library has written all that it has to say: what comes then is a
-//! place between two responses, because a request's final response is held back until its interim
-//! ones are out.
+//! ```text
+//!   upstream: HTTP/1.1 --callback--+         +--> HTTP/1.1: between two of the library's responses
+//!                                  +--> Way -+
+//!             HTTP/2 -----polled---+         +--> HTTP/2: a HEADERS frame on the request's stream
+//! ```
+//!
+//! The library for HTTP/1.1 hands them over, but does not send any. They are written when it has
+//! written all that it has to say: what comes then is a place between two responses, because a
+//! request's final response is held back until its interim ones are out.
 //!
 //! `100 Continue` is not among them: the gateway says it itself, when it takes the body.
 
@@ -16,13 +21,98 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header, request::Parts};
 use tokio::{io::AsyncWrite, sync::Notify};
 
-use super::headers::prepare_response;
+use super::{headers::prepare_response, http2::reply::Reply};
 
-/// More that waits for one client is dropped: they are hints.
-const MOST_WAITING: usize = 64 * 1024;
+/// More that waits for one client is dropped: they are hints. With HTTP/2, where it can't be known
+/// how much waits, more for one request.
+pub(super) const MOST_WAITING: usize = 64 * 1024;
+const CONTINUE: &[u8] = b"100-continue";
+
+/// How those for one request reach the client.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// Not at all: it speaks HTTP/1.0.
+    None,
+    Http1 {
+        interims: Arc<Interims>,
+        /// As [`Waiting`] counts.
+        request: u64,
+    },
+    Http2 {
+        reply: Reply,
+        /// The client waits to be asked for the body.
+        expecting: bool,
+    },
+}
+
+impl Way {
+    /// The way back of a client's request. `interims`: its connection's.
+    pub(super) fn to_client(request: &mut Parts, interims: &Arc<Interims>) -> Self {
+        match (request.version, request.extensions.remove()) {
+            (Version::HTTP_2, Some(reply)) => Self::Http2 {
+                reply,
+                expecting: expects_continue(&request.headers),
+            },
+            (Version::HTTP_11, _) => Self::Http1 {
+                interims: Arc::clone(interims),
+                request: interims.lock().request,
+            },
+            _ => Self::None,
+        }
+    }
+
+    /// Makes those that come for a request over HTTP/1.1 go this way.
+    pub(crate) fn take<B>(&self, request: &mut Request<B>) {
+        if !matches!(self, Self::None) {
+            let way = self.clone();
+            hyper::ext::on_informational(request, move |response| {
+                way.pass(response.status(), response.headers());
+            });
+        }
+    }
+
+    /// Passes one on.
+    pub(crate) fn pass(&self, status: StatusCode, fields: &HeaderMap) {
+        if [StatusCode::CONTINUE, StatusCode::SWITCHING_PROTOCOLS].contains(&status) {
+            return;
+        }
+        let mut fields = fields.clone();
+        prepare_response(&mut fields);
+        match self {
+            Self::None => {}
+            Self::Http1 { interims, request } => interims.add(*request, head(status, &fields)),
+            Self::Http2 { reply, .. } => reply.say(status, fields),
+        }
+    }
+
+    /// Waits for a request's final response, until what comes before it has been said.
+    pub(super) async fn before<T>(&self, response: impl Future<Output = T>) -> T {
+        match self {
+            Self::Http1 { interims, .. } => interims.before(response).await,
+            Self::None | Self::Http2 { .. } => response.await,
+        }
+    }
+
+    /// Where to ask for the body, if that is not the library's.
+    pub(super) fn expecting(&self) -> Option<Reply> {
+        match self {
+            Self::Http2 {
+                reply,
+                expecting: true,
+            } => Some(reply.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// RFC 9110, section 10.1.1.
+fn expects_continue(fields: &HeaderMap) -> bool {
+    let expectation = fields.get(header::EXPECT).map(HeaderValue::as_bytes);
+    expectation.is_some_and(|it| it.eq_ignore_ascii_case(CONTINUE))
+}
 
 /// Those of one client's connection.
 #[derive(Debug, Default)]
@@ -43,19 +133,8 @@ struct Waiting {
 }
 
 impl Interims {
-    /// Makes those that come for this request pass to the client.
-    pub(super) fn pass<B>(self: &Arc<Self>, request: &mut Request<B>) {
-        let number = self.lock().request;
-        let interims = Arc::clone(self);
-        hyper::ext::on_informational(request, move |response| {
-            if response.status() != StatusCode::CONTINUE {
-                interims.add(number, head(response.status(), response.headers()));
-            }
-        });
-    }
-
     /// Waits for a request's final response. Whoever polls this writes what comes before.
-    pub(super) async fn before<T>(&self, response: impl Future<Output = T>) -> T {
+    async fn before<T>(&self, response: impl Future<Output = T>) -> T {
         let mut response = std::pin::pin!(response);
         let response = loop {
             tokio::select! {
@@ -132,11 +211,9 @@ impl Interims {
 }
 
 fn head(status: StatusCode, headers: &HeaderMap) -> Bytes {
-    let mut headers = headers.clone();
-    prepare_response(&mut headers);
     let reason = status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
-    for (name, value) in &headers {
+    for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
@@ -150,18 +227,24 @@ fn head(status: StatusCode, headers: &HeaderMap) -> Bytes {
 mod tests {
     use std::task::Waker;
 
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
-    fn a_head_says_what_may_pass() {
-        let mut headers = HeaderMap::new();
-        headers.insert("link", HeaderValue::from_static("</a>; rel=preload"));
-        headers.insert("connection", HeaderValue::from_static("x-hop"));
-        headers.insert("x-hop", HeaderValue::from_static("1"));
+    fn what_is_not_for_the_client_does_not_pass() {
+        let interims = Arc::<Interims>::default();
+        let way = Way::Http1 {
+            interims: Arc::clone(&interims),
+            request: 0,
+        };
+        let mut fields = HeaderMap::new();
+        fields.insert("link", HeaderValue::from_static("</a>; rel=preload"));
+        fields.insert("connection", HeaderValue::from_static("x-hop"));
+        fields.insert("x-hop", HeaderValue::from_static("1"));
+        for status in [100, 101, 103] {
+            way.pass(StatusCode::from_u16(status).unwrap(), &fields);
+        }
         let expected = "HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n";
-        assert_eq!(head(StatusCode::EARLY_HINTS, &headers), expected);
+        assert_eq!(interims.lock().heads, [expected]);
     }
 
     #[tokio::test]

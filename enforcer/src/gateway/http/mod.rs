@@ -3,6 +3,7 @@
 pub(crate) mod bearer;
 pub(crate) mod body;
 mod endpoints;
+pub(crate) mod error;
 pub(crate) mod forward;
 pub(crate) mod frames;
 pub(crate) mod grpc;
@@ -12,7 +13,7 @@ pub(crate) mod headers;
 pub(crate) mod host;
 pub(crate) mod http2;
 pub(crate) mod inspect;
-mod interim;
+pub(crate) mod interim;
 mod observation;
 pub(crate) mod path;
 pub(crate) mod route;

@@ -1,13 +1,18 @@
 //! One request: routed, authenticated, bound, forwarded, or told why not.
 
-use std::{convert::Infallible, sync::Arc};
+use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, Version, header};
-use hyper::body::Incoming;
 
 use super::{
-    bearer, body::ResponseBody, endpoints, forward, headers::announce_session, host::RequestHost,
-    http2, observation::Observation, path::MatchPath,
+    bearer,
+    body::{Received, ResponseBody},
+    endpoints, forward,
+    headers::announce_session,
+    host::RequestHost,
+    http2,
+    observation::Observation,
+    path::MatchPath,
 };
 use crate::{
     clock::{Now, boot_now, wall_now},
@@ -34,8 +39,8 @@ pub(crate) struct Known {
 /// Answers a request.
 pub(crate) async fn answer(
     connection: Arc<ConnectionContext>,
-    mut request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+    mut request: Request<Received>,
+) -> Response<ResponseBody> {
     let unanswered = connection.patience.begin();
     let observation = Observation::begin(&connection, &mut request);
     let http2 = request.version() == Version::HTTP_2;
@@ -67,7 +72,7 @@ pub(crate) async fn answer(
     let session = known.bound.map(|bound| bound.session_id());
     observation.end(&connection, known.route, response.status(), session);
     unanswered.answered();
-    Ok(response)
+    response
 }
 
 /// By the token of the request, or by the client's certificate.
@@ -85,7 +90,7 @@ pub(super) async fn authenticate<B>(
 
 async fn handle(
     connection: &Arc<ConnectionContext>,
-    mut request: Request<Incoming>,
+    mut request: Request<Received>,
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;

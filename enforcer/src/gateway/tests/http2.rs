@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream,
+    Reason, RecvStream, SendStream,
     client::{self, SendRequest},
 };
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -156,6 +156,28 @@ async fn a_refused_request_leaves_the_connection_to_others() {
 }
 
 #[tokio::test]
+async fn an_answer_to_head_has_no_body() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let connection = world.http2().await;
+    for (token, status) in [("no.such.token", 401), (&token("a", 60), 200)] {
+        let mut request = get(token);
+        *request.method_mut() = Method::HEAD;
+        let response = connection.send(request).await;
+        assert_eq!(response.status().as_u16(), status);
+        let length = &response.headers()["content-length"];
+        assert_ne!(length, "0");
+        assert!(
+            response.headers()["date"]
+                .to_str()
+                .unwrap()
+                .ends_with(" GMT")
+        );
+        assert!(response.body().is_end_stream());
+    }
+}
+
+#[tokio::test]
 async fn trailers_pass_to_the_client() {
     let address = upstream(async |mut stream: TcpStream| {
         read_head(&mut stream).await.unwrap();
@@ -261,6 +283,37 @@ async fn who_does_not_read_is_not_written_to() {
         flow.release_capacity(data.len()).unwrap();
     }
     assert!(*total.borrow() > last);
+}
+
+#[tokio::test]
+async fn who_is_not_read_from_does_not_send() {
+    const MOST: usize = 8 * 1024 * 1024;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::simple(listener.local_addr().unwrap()).await;
+    let connection = world.http2().await;
+    let mut request = get(&token("a", 60));
+    *request.method_mut() = Method::POST;
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let (_response, mut stream) = sender.send_request(request, false).unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    read_head(&mut upstream).await.unwrap();
+    let mut sent = 0;
+    let room = async |stream: &mut SendStream<Bytes>| {
+        stream.reserve_capacity(16 * 1024);
+        let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
+        room.unwrap().unwrap()
+    };
+    let second = Duration::from_secs(1);
+    while let Ok(room) = tokio::time::timeout(second, room(&mut stream)).await {
+        stream.send_data(vec![0; room].into(), false).unwrap();
+        sent += room;
+        assert!(sent < MOST, "{sent} bytes for an upstream that reads none");
+    }
+    tokio::spawn(async move {
+        let mut taken = vec![0; 64 * 1024];
+        while upstream.read(&mut taken).await.unwrap() > 0 {}
+    });
+    room(&mut stream).await;
 }
 
 #[tokio::test]

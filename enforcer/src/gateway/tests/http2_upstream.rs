@@ -1,15 +1,21 @@
 //! HTTP/2 towards upstreams.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use h2::{Reason, server};
-use http::{HeaderMap, Response, StatusCode};
-use tokio::{net::TcpListener, task::JoinHandle};
+use h2::{Ping, Reason, server};
+use http::{HeaderMap, Request, Response, StatusCode};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 use super::{
     harness::{World, token},
@@ -27,6 +33,9 @@ struct EchoUpstream {
     connections: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// How the client's side of each request ended, if it was reset.
     resets: Arc<Mutex<Vec<Reason>>>,
+    /// A connection says GOAWAY when it is told to leave, and tells when that has been heard.
+    leave: Arc<Notify>,
+    left: Arc<Notify>,
 }
 
 impl EchoUpstream {
@@ -36,18 +45,35 @@ impl EchoUpstream {
             address: listener.local_addr().unwrap(),
             connections: Arc::default(),
             resets: Arc::default(),
+            leave: Arc::default(),
+            left: Arc::default(),
         };
         let (connections, resets) = (
             Arc::clone(&upstream.connections),
             Arc::clone(&upstream.resets),
         );
+        let (leave, left) = (Arc::clone(&upstream.leave), Arc::clone(&upstream.left));
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let resets = Arc::clone(&resets);
+                let (leave, left) = (Arc::clone(&leave), Arc::clone(&left));
                 connections.lock().unwrap().push(tokio::spawn(async move {
                     let mut connection = server::handshake(stream).await.unwrap();
-                    while let Some(Ok((request, respond))) = connection.accept().await {
-                        tokio::spawn(echo(request, respond, Arc::clone(&resets)));
+                    let mut pings = connection.ping_pong().unwrap();
+                    loop {
+                        tokio::select! {
+                            next = connection.accept() => match next {
+                                Some(Ok((request, respond))) => {
+                                    tokio::spawn(echo(request, respond, Arc::clone(&resets)));
+                                }
+                                _ => return,
+                            },
+                            () = leave.notified() => {
+                                connection.graceful_shutdown();
+                                pings.send_ping(Ping::opaque()).unwrap();
+                            }
+                            Ok(_) = poll_fn(|cx| pings.poll_pong(cx)) => left.notify_one(),
+                        }
                     }
                 }));
             }
@@ -77,7 +103,7 @@ impl EchoUpstream {
 }
 
 async fn echo(
-    request: http::Request<h2::RecvStream>,
+    request: Request<h2::RecvStream>,
     mut respond: server::SendResponse<Bytes>,
     resets: Arc<Mutex<Vec<Reason>>>,
 ) {
@@ -224,4 +250,117 @@ async fn a_sessions_own_connection_is_bound() {
         .iter()
         .filter(|message| matches!(message, ToWarden::Bind { .. }));
     assert_eq!(binds.count(), 2);
+}
+
+/// An upstream for one connection, which takes so many requests at once and answers none.
+async fn silent(most: u32) -> (World, mpsc::UnboundedReceiver<server::SendResponse<Bytes>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (requests, asked) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut builder = server::Builder::new();
+        let handshake = builder.max_concurrent_streams(most).handshake(stream);
+        let mut connection = handshake.await.unwrap();
+        while let Some(Ok((_, respond))) = connection.accept().await {
+            requests.send(respond).unwrap();
+        }
+    });
+    let upstream = EchoUpstream::start().await;
+    let world = World::new(address, vec![upstream.route(UpstreamPool::Shared)]).await;
+    (world, asked)
+}
+
+fn get(token: &str) -> Request<()> {
+    let request = Request::get("https://localhost/");
+    let request = request.header("authorization", format!("Bearer {token}"));
+    request.body(()).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_is_given_up_upstream() {
+    let (world, mut asked) = silent(100).await;
+    let connection = world.http2().await;
+    for ended in [true, false] {
+        let mut sender = connection.sender.clone().ready().await.unwrap();
+        let begun = sender.send_request(get(&token("a", 60)), ended);
+        let (_response, mut stream) = begun.unwrap();
+        let mut request = asked.recv().await.unwrap();
+        stream.send_reset(Reason::CANCEL);
+        let reset = poll_fn(|cx| request.poll_reset(cx)).await.unwrap();
+        assert_eq!(reset, Reason::CANCEL);
+    }
+    // It is not recorded as refused, which another one is.
+    connection.get("no.such.token").await;
+    let is_refusal = |message: &ToWarden| matches!(message, ToWarden::RefusedRequest(_));
+    world.warden.hears(is_refusal).await;
+    let heard = world.warden.heard();
+    assert_eq!(heard.iter().filter(|it| is_refusal(it)).count(), 1);
+}
+
+#[tokio::test]
+async fn requests_wait_for_their_turn() {
+    let (world, mut asked) = silent(1).await;
+    let connection = world.http2().await;
+    let token = token("a", 60);
+    let get = || {
+        let (sender, request) = (connection.sender.clone(), get(&token));
+        tokio::spawn(async move {
+            let mut sender = sender.ready().await.unwrap();
+            let (response, _) = sender.send_request(request, true).unwrap();
+            response.await.unwrap().status()
+        })
+    };
+    // The gateway learns of the limit with the first.
+    for number in 1..5 {
+        let waiting = (0..number).map(|_| get()).collect::<Vec<_>>();
+        for _ in 0..number {
+            let mut request = asked.recv().await.unwrap();
+            let others = tokio::time::timeout(Duration::from_millis(50), asked.recv());
+            assert!(others.await.is_err(), "two at once");
+            request.send_response(Response::new(()), true).unwrap();
+        }
+        for request in waiting {
+            assert_eq!(request.await.unwrap(), StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_leaving_takes_no_more_requests() {
+    let upstream = EchoUpstream::start().await;
+    let world = upstream.world(UpstreamPool::Shared).await;
+    let mut sender = world.http2().await.sender.ready().await.unwrap();
+    let (response, mut stream) = sender.send_request(call(&token("a", 60)), false).unwrap();
+    let mut response = response.await.unwrap();
+    upstream.leave.notify_one();
+    upstream.left.notified().await;
+    let connection = world.http2().await;
+    let other = connection.get(&token("b", 60)).await;
+    assert_eq!(
+        (other.status(), upstream.connections()),
+        (StatusCode::OK, 2)
+    );
+    // What was under way goes on.
+    stream.send_data("late".into(), true).unwrap();
+    assert_eq!(read(response.body_mut()).await, "late");
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_the_clients_fault() {
+    let (world, mut asked) = silent(100).await;
+    let mut client = world.connect().await;
+    client
+        .write(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+             Content-Length: 10\r\n\r\nabc",
+            token("a", 60)
+        ))
+        .await;
+    let mut request = asked.recv().await.unwrap();
+    client.stream.shutdown().await.unwrap();
+    let reset = poll_fn(|cx| request.poll_reset(cx)).await.unwrap();
+    assert_eq!(reset, Reason::INTERNAL_ERROR);
+    let refused = |message: &ToWarden| matches!(message, ToWarden::RefusedRequest(refused) if refused.code == "incomplete_request");
+    world.warden.hears(refused).await;
 }

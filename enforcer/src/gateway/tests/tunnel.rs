@@ -215,7 +215,7 @@ async fn what_breaks_off_is_no_end() {
     reset(place.arrival().await);
     let error = receiving.data().await.unwrap().unwrap_err();
     assert_eq!(error.reason(), Some(Reason::CANCEL));
-    for reason in [Reason::CANCEL, Reason::CONNECT_ERROR] {
+    for reason in [Reason::CANCEL, Reason::NO_ERROR, Reason::CONNECT_ERROR] {
         let (_receiving, mut sending) = connection.tunnel(place.address).await;
         let mut target = place.arrival().await;
         sending.send_data(Bytes::from("cut sho"), false).unwrap();
@@ -225,6 +225,60 @@ async fn what_breaks_off_is_no_end() {
         let error = target.read_to_end(&mut rest).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
+}
+
+#[tokio::test]
+async fn a_reset_after_the_other_sides_end_is_no_end() {
+    let (world, mut place) = world().await;
+    let connection = world.http2().await;
+    let (mut receiving, mut sending) = connection.tunnel(place.address).await;
+    let mut target = place.arrival().await;
+    target.shutdown().await.unwrap();
+    assert_eq!(super::http2::read(&mut receiving).await, "");
+    sending.send_data(Bytes::from("cut sho"), false).unwrap();
+    read(&mut target, 7).await;
+    sending.send_reset(Reason::CANCEL);
+    let error = target.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn what_a_tunnel_holds_back_flows_on() {
+    const MOST: usize = 8 * 1024 * 1024;
+    const PIECE: usize = 16 * 1024;
+    let second = Duration::from_secs(1);
+    let (world, mut place) = world().await;
+    let connection = world.http2().await;
+    let (mut receiving, mut sending) = connection.tunnel(place.address).await;
+    let mut target = place.arrival().await;
+    let mut sent = 0;
+    while let Ok(length) = tokio::time::timeout(second, target.write(&[0; PIECE])).await {
+        sent += length.unwrap();
+        assert!(sent < MOST, "{sent} bytes for a client that reads none");
+    }
+    let mut received = 0;
+    while received < sent {
+        let data = receiving.data().await.unwrap().unwrap();
+        received += data.len();
+        receiving
+            .flow_control()
+            .release_capacity(data.len())
+            .unwrap();
+    }
+
+    sent = 0;
+    let room = async |sending: &mut SendStream<Bytes>| {
+        sending.reserve_capacity(PIECE);
+        let room = std::future::poll_fn(|cx| sending.poll_capacity(cx)).await;
+        room.unwrap().unwrap()
+    };
+    while let Ok(room) = tokio::time::timeout(second, room(&mut sending)).await {
+        sending.send_data(vec![0; room].into(), false).unwrap();
+        sent += room;
+        assert!(sent < MOST, "{sent} bytes for a target that reads none");
+    }
+    read(&mut target, sent).await;
+    room(&mut sending).await;
 }
 
 #[tokio::test]
@@ -328,6 +382,17 @@ async fn a_connect_with_a_body_is_malformed() {
         client.write(head).await;
         assert_eq!(client.answer().await.code(), "bad_request");
     }
+    // Over HTTP/2 there is none, and so no length.
+    let mut sender = world.http2().await.sender.ready().await.unwrap();
+    let request = Request::builder()
+        .method(Method::CONNECT)
+        .uri(place.address.to_string())
+        .header("content-length", 5)
+        .body(())
+        .unwrap();
+    let (response, _sending) = sender.send_request(request, false).unwrap();
+    let error = response.await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::PROTOCOL_ERROR));
 }
 
 #[tokio::test]

@@ -24,27 +24,29 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    upgrade::{OnUpgrade, Upgraded},
-};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpStream, lookup_host},
+    sync::oneshot,
     time::timeout,
 };
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use self::stream::{Sending, Stream};
-pub(crate) use self::{
-    stream::StreamExecutor,
-    targets::{InvalidTarget, Target, TargetNotAllowed, TargetTable},
-};
+use self::stream::Stream;
+pub(crate) use self::targets::{InvalidTarget, Target, TargetNotAllowed, TargetTable};
 use super::{
     connection::ConnectionContext,
-    http::{bearer, body::ResponseBody, inspect::Inspected, service::Known},
+    http::{
+        bearer,
+        body::{Received, ResponseBody},
+        inspect::Inspected,
+        service::Known,
+    },
     rejection::Rejection,
     socket::Socket,
     stages::{Authenticated, Bound},
@@ -123,7 +125,7 @@ async fn resolve(name: &str, target: &Target) -> Result<Vec<IpAddr>, Rejection> 
 /// Answers a CONNECT.
 pub(crate) async fn answer(
     connection: &Arc<ConnectionContext>,
-    mut request: Request<Incoming>,
+    request: Request<Received>,
     known: &mut Known,
 ) -> Result<Response<ResponseBody>, Rejection> {
     let gateway = &connection.gateway;
@@ -154,12 +156,25 @@ pub(crate) async fn answer(
     let tunnel = Tunnel {
         connection: Arc::clone(connection),
         bound: bound.clone(),
-        sending: Sending::current(),
         target,
     };
-    tokio::spawn(tunnel.run(hyper::upgrade::on(&mut request), upstream));
+    let (client, body) = client_side(request);
+    tokio::spawn(tunnel.run(client, upstream));
     connection.inspection.become_raw();
-    Ok(Response::new(ResponseBody::whole("")))
+    Ok(Response::new(body))
+}
+
+/// Where the client's side of the tunnel will be, and what the answer has to do with it.
+fn client_side(mut request: Request<Received>) -> (ClientSide, ResponseBody) {
+    let upgrade = hyper::upgrade::on(&mut request);
+    match request.into_body() {
+        Received::Http1(_) => (ClientSide::Connection(upgrade), ResponseBody::whole("")),
+        Received::Http2(receiving) => {
+            let (handover, sending) = oneshot::channel();
+            let side = ClientSide::Stream(receiving.into_stream(), sending);
+            (side, ResponseBody::Tunnel(handover))
+        }
+    }
 }
 
 async fn dial(
@@ -179,45 +194,53 @@ async fn dial(
 struct Tunnel {
     connection: Arc<ConnectionContext>,
     bound: Bound,
-    /// The sending half of the HTTP/2 stream that it is on.
-    sending: Option<Arc<Sending>>,
     target: Target,
+}
+
+/// The client's side, once the CONNECT has been answered.
+enum ClientSide {
+    /// Of a whole connection, with HTTP/1.1.
+    Connection(OnUpgrade),
+    /// Of a stream, with HTTP/2.
+    Stream(RecvStream, oneshot::Receiver<SendStream<Bytes>>),
 }
 
 impl Tunnel {
     /// Relays until both sides have ended, either has broken off, or the session is over.
-    async fn run(self, client: OnUpgrade, upstream: Socket) {
+    async fn run(self, client: ClientSide, upstream: Socket) {
         let session = self.bound.session();
+        let is_stream = matches!(client, ClientSide::Stream(..));
         let result = tokio::select! {
             biased;
             _ = session.ended() => Err(io::ErrorKind::ConnectionAborted.into()),
             result = self.relay(client, upstream.clone()) => result,
         };
-        let is_stream = self.sending.is_some();
+        // A stream has seen to its own end.
         match result {
             Ok(()) if is_stream => {}
             Ok(()) => self.connection.client.socket().linger().await,
             Err(error) => {
                 debug!(target = %self.target, %error, "a tunnel broke off");
                 upstream.abort();
-                if let Some(sending) = &self.sending {
-                    sending.abort();
-                } else {
+                if !is_stream {
                     self.connection.client.socket().abort();
                 }
             }
         }
     }
 
-    async fn relay(&self, client: OnUpgrade, upstream: Socket) -> io::Result<()> {
+    async fn relay(&self, client: ClientSide, upstream: Socket) -> io::Result<()> {
         let (session, link) = (self.bound.session(), &self.connection.gateway.link);
-        let client = client.await.map_err(io::Error::other)?;
-        match &self.sending {
-            Some(sending) => {
-                let client = Stream::new(client, Arc::clone(sending));
+        match client {
+            ClientSide::Connection(upgrade) => {
+                let client = upgrade.await.map_err(io::Error::other)?;
+                relay(unwrap(client)?, upstream, session, link).await
+            }
+            ClientSide::Stream(receiving, sending) => {
+                let sending = sending.await.map_err(io::Error::other)?;
+                let client = Stream::new(receiving, sending);
                 relay(client, upstream, session, link).await
             }
-            None => relay(unwrap(client)?, upstream, session, link).await,
         }
     }
 }

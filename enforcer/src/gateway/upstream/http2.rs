@@ -5,6 +5,9 @@
 //! request leaves once its session is halted, except for what the upstream's flow control has
 //! held back by then. With `upstream_pool = "session"` the kernel keeps it to the byte.
 
+mod connection;
+mod keep_alive;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,28 +15,11 @@ use std::{
 };
 
 use http::{Request, Uri, Version, header, uri::Scheme};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
-use tracing::debug;
 
-use super::{connect::Stream, pool::Owner, rejection};
-use crate::gateway::{
-    http::{body::RequestBody, head::MAX_HEAD},
-    rejection::Rejection,
-    sessions::SessionHandle,
-};
-
-/// A response that nobody takes holds back its own stream, and never the others.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = i32::MAX as u32;
-const MAX_UNSENT: usize = 64 * 1024;
-/// With requests under way, how long an upstream may be silent before it is asked, and may then
-/// take to answer.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(super) type Sender = SendRequest<RequestBody>;
+pub(super) use self::connection::{Connection, Failure};
+use super::pool::Owner;
+use crate::gateway::rejection::Rejection;
 
 /// The connections to one upstream.
 #[derive(Debug, Default)]
@@ -42,7 +28,7 @@ pub(super) struct Connections {
 }
 
 /// Held while a connection is made: who comes meanwhile waits for it.
-type Slot = Arc<tokio::sync::Mutex<Option<Sender>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 impl Connections {
     /// The owner's connection; `connect` makes one if there is none.
@@ -50,14 +36,14 @@ impl Connections {
         &self,
         owner: Option<Owner>,
         patience: Duration,
-        connect: impl AsyncFnOnce() -> Result<Sender, Rejection>,
-    ) -> Result<Sender, Rejection> {
+        connect: impl AsyncFnOnce() -> Result<Connection, Rejection>,
+    ) -> Result<Connection, Rejection> {
         let slot = Arc::clone(self.lock().entry(owner).or_default());
         let mut open = timeout(patience, slot.lock())
             .await
             .map_err(|_| Rejection::UpstreamConnectTimeout)?;
-        if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+        if let Some(connection) = open.as_ref().filter(|open| !open.is_closed()) {
+            return Ok(connection.clone());
         }
         Ok(open.insert(connect().await?).clone())
     }
@@ -65,7 +51,7 @@ impl Connections {
     /// Forgets connections that are closed.
     pub(super) fn sweep(&self) {
         self.lock().retain(|_, slot| match slot.try_lock() {
-            Ok(open) => open.as_ref().is_some_and(|sender| !sender.is_closed()),
+            Ok(open) => open.as_ref().is_some_and(|open| !open.is_closed()),
             // It is being made.
             Err(_) => true,
         });
@@ -74,37 +60,6 @@ impl Connections {
     fn lock(&self) -> MutexGuard<'_, HashMap<Option<Owner>, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Begins HTTP/2 on a stream. A connection of a session's own ends with it.
-pub(super) async fn begin(
-    stream: Stream,
-    owner: Option<SessionHandle>,
-) -> Result<Sender, Rejection> {
-    let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(MAX_UNSENT)
-        .max_header_list_size(MAX_HEAD as u32)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(rejection)?;
-    tokio::spawn(async move {
-        let result = match owner {
-            None => driver.await,
-            Some(session) => tokio::select! {
-                result = driver => result,
-                _ = session.ended() => Ok(()),
-            },
-        };
-        if let Err(error) = result {
-            debug!(%error, "an upstream connection broke off");
-        }
-    });
-    Ok(sender)
 }
 
 /// Says in HTTP/2 what a request says in HTTP/1.1: the host is part of the target, and there is

@@ -16,10 +16,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response, request::Parts};
 use http_body_util::{Either, Empty};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tracing::debug;
 
@@ -29,11 +26,13 @@ use self::{
     pool::{Owner, Pool},
 };
 use crate::{
-    channel::Refusal,
     clock::{BootInstant, boot_now},
     config::{HttpVersion, Route, UpstreamPool},
     gateway::{
-        http::body::{BodyError, Progress, RequestBody},
+        http::{
+            body::{BodyError, Progress, Received, RequestBody},
+            interim::Way,
+        },
         link::Link,
         rejection::Rejection,
         sessions::SessionHandle,
@@ -64,6 +63,8 @@ pub(crate) struct Outgoing {
     pub(crate) head: Parts,
     pub(crate) body: RequestBody,
     pub(crate) progress: Arc<Progress>,
+    /// Of what the upstream says before its response.
+    pub(crate) way: Way,
     /// Idempotent and without a body: it may be sent once more.
     pub(crate) repeatable: bool,
 }
@@ -107,7 +108,7 @@ impl Upstream {
         link: &Arc<Link>,
         bound: &Bound,
         outgoing: Outgoing,
-    ) -> Result<Response<Incoming>, Rejection> {
+    ) -> Result<Response<Received>, Rejection> {
         match &self.connections {
             Connections::Http1(pool) => self.send_http1(pool, link, bound, outgoing).await,
             Connections::Http2(open) => self.send_http2(open, link, bound, outgoing).await,
@@ -120,9 +121,12 @@ impl Upstream {
         link: &Arc<Link>,
         bound: &Bound,
         outgoing: Outgoing,
-    ) -> Result<Response<Incoming>, Rejection> {
-        let again = outgoing.repeatable.then(|| outgoing.head.clone());
-        let mut request = Request::from_parts(outgoing.head, outgoing.body);
+    ) -> Result<Response<Received>, Rejection> {
+        let mut request = Request::from_parts(outgoing.head, ());
+        outgoing.way.take(&mut request);
+        let (head, ()) = request.into_parts();
+        let again = outgoing.repeatable.then(|| head.clone());
+        let mut request = Request::from_parts(head, outgoing.body);
         let progress = &outgoing.progress;
         if let Some(connection) = pool.take(self.owner(bound), boot_now()) {
             match self
@@ -145,7 +149,7 @@ impl Upstream {
         link: &Arc<Link>,
         bound: &Bound,
         outgoing: Outgoing,
-    ) -> Result<Response<Incoming>, Rejection> {
+    ) -> Result<Response<Received>, Rejection> {
         let session = bound.session();
         let mut request = Request::from_parts(outgoing.head, outgoing.body);
         http2::translate(&mut request, self.connector.is_tls())?;
@@ -158,22 +162,17 @@ impl Upstream {
                     .connector
                     .connect(owner.map(|bound| (&**link, bound)))
                     .await?;
-                http2::begin(stream, owner.map(|bound| bound.session().clone())).await
+                let owner = owner.map(|bound| bound.session().clone());
+                http2::Connection::begin(stream, owner).await
             };
             let patience = self.connector.connect_timeout();
-            let mut sender = open.get(self.owner(bound), patience, connect).await?;
-            session.decided().await;
-            if let Some(reason) = session.state().end_reason(boot_now()) {
-                return Err(Refusal::SessionEnded(reason).into());
-            }
-            let response = sender.try_send_request(request);
-            match wait(response, self.response_timeout, progress).await {
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(mut error)) => match error.take_message() {
-                    Some(unsent) if !last => request = unsent,
-                    _ => return Err(rejection(error.into_error())),
-                },
-                Err(rejection) => return Err(rejection),
+            let connection = open.get(self.owner(bound), patience, connect).await?;
+            let response = connection.send(request, session, &outgoing.way);
+            match wait(response, self.response_timeout, progress).await? {
+                Ok(response) => return Ok(response),
+                Err(http2::Failure::Rejected(rejection)) => return Err(rejection),
+                Err(http2::Failure::Unsent(_)) if last => break,
+                Err(http2::Failure::Unsent(unsent)) => request = *unsent,
             }
         }
         Err(Rejection::UpstreamClosed)
@@ -185,7 +184,7 @@ impl Upstream {
         link: &Arc<Link>,
         bound: &Bound,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Rejection> {
+    ) -> Result<Response<Received>, Rejection> {
         if let Connections::Http2(_) = self.connections {
             return Err(Rejection::NoWebSocket);
         }
@@ -268,7 +267,7 @@ impl Upstream {
         bound: &Bound,
         request: Request<RequestBody>,
         progress: &Progress,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<Received>, Failure> {
         let response = connection
             .send(bound.session(), request, self.response_timeout, progress)
             .await?;
@@ -293,11 +292,12 @@ impl Connection {
         request: Request<RequestBody>,
         response_timeout: Duration,
         progress: &Progress,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<Received>, Failure> {
         self.socket.serve(session);
         let response = self.sender.try_send_request(request);
         match wait(response, response_timeout, progress).await {
-            Ok(response) => response.map_err(|mut error| Failure {
+            Ok(Ok(response)) => Ok(response.map(Received::Http1)),
+            Ok(Err(mut error)) => Err(Failure {
                 unsent: error.take_message().map(Box::new),
                 silent: !self.socket.has_received(),
                 rejection: rejection(error.into_error()),
