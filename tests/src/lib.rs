@@ -23,6 +23,7 @@ pub mod bed;
 pub mod captive;
 pub mod capture;
 pub mod certificates;
+pub mod chromium;
 pub mod client;
 pub mod collector;
 pub mod config;

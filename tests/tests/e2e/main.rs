@@ -8,6 +8,7 @@ mod bad_input_http;
 mod bad_input_tls;
 mod bad_input_tokens;
 mod bed;
+mod browser;
 mod canary;
 mod capacity;
 mod client_certificates;
