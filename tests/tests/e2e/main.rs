@@ -13,6 +13,8 @@ mod canary;
 mod capacity;
 mod client_certificates;
 mod connect;
+mod connect_certificates;
+mod connect_postgres;
 mod cut;
 mod descriptors;
 mod detectors;
