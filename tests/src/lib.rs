@@ -38,6 +38,7 @@ pub mod knocking;
 pub mod metrics;
 pub mod namespace;
 pub mod nginx;
+pub mod node_tunnel;
 pub mod pgbench;
 pub mod policy_decision;
 pub mod postgres;

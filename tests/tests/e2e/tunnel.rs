@@ -9,6 +9,7 @@ use enforcer_tests::{
     certificates::SERVER_NAME,
     client::{End, Flow},
     config::Route,
+    node_tunnel,
     process::{self, Process},
     streams::instant,
     upstream::stream::StreamUpstream,
@@ -135,6 +136,42 @@ fn an_http2_proxy_in_front_tunnels_many_on_one_connection() {
         .iter()
         .filter(|it| it["event"] == "connection_opened" && it["role"] == "client");
     assert_eq!(clients.count(), 1);
+}
+
+#[test]
+fn an_http2_client_is_told_goaway_before_its_tunnels_are_cut() {
+    let farewell = Duration::from_secs(1);
+    let mut scene = scene("tunnel-goaway");
+    scene.config.policy().farewell = Some("1s".to_owned());
+    let upstream = StreamUpstream::start(scene.bed.daemon()).unwrap();
+    let daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(3));
+    let token = scene.token_until("alice", deadline).unwrap();
+    let target = upstream.address().to_string();
+
+    let events = node_tunnel::talk(&scene, &token, &target, 2).unwrap();
+    let all = |what| events.iter().filter(move |event| event.what == what);
+    let first = |what| {
+        let event = all(what).next();
+        event.unwrap_or_else(|| panic!("no {what}: {events:#?}"))
+    };
+    assert_eq!(all("response").count(), 2);
+    assert!(all("response").all(|answer| answer.status == Some(200)));
+    let goaway = first("goaway");
+    assert!(goaway.at >= deadline.saturating_sub(farewell) && goaway.at < deadline);
+    assert!(all("goaway").all(|it| it.code == 0), "{events:#?}");
+    // What was open goes on until it is cut.
+    assert_eq!(first("socket").code, "ECONNRESET", "{events:#?}");
+    let closed = first("closed");
+    assert!(closed.received > goaway.received, "{events:#?}");
+    assert!(closed.at >= deadline, "{events:#?}");
+
+    assert_eq!(daemon.wait_for_end().unwrap()["sockets_reset"], 3);
+    let opened = daemon.wait_for_audit("connection_opened", |it| it["role"] == "client");
+    let local = opened.unwrap()["client"].as_str().unwrap().parse().unwrap();
+    let conversation = capture.finish().unwrap().conversation(local);
+    conversation.check_cut(deadline).unwrap();
 }
 
 #[test]
