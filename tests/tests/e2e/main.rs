@@ -46,4 +46,5 @@ mod tunnel;
 mod upstream_errors;
 mod vnc;
 mod webhook;
+mod websocket_frames;
 mod websocket_tokens;
