@@ -43,6 +43,7 @@ mod tcp;
 mod top;
 mod traces;
 mod tunnel;
+mod unread;
 mod upstream_errors;
 mod vnc;
 mod webhook;

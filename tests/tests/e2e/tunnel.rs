@@ -10,7 +10,7 @@ use enforcer_tests::{
     client::{End, Flow},
     config::Route,
     node_tunnel,
-    process::{self, Process},
+    process::Process,
     streams::instant,
     upstream::stream::StreamUpstream,
     wait,
@@ -245,43 +245,4 @@ fn what_the_target_says_is_no_activity() {
         idle >= idle_timeout && idle < idle_timeout * 5 / 4,
         "idle for {idle:?}"
     );
-}
-
-#[test]
-fn a_client_that_never_reads_costs_no_memory() {
-    const MOST_KIB: u64 = 16 * 1024;
-    let scene = scene("tunnel-unread");
-    let daemon = scene.start().unwrap();
-    let token = scene.token("alice").unwrap();
-    let pid = daemon.gateway_pid().unwrap();
-    let resident = || -> u64 {
-        let text = process::status_field(pid, "VmRSS").expect("a status");
-        text.trim_end_matches(" kB").parse().expect("a number")
-    };
-    let before = resident();
-    let client = scene.client().unwrap();
-    let unread: Vec<_> = (0..20)
-        .map(|_| {
-            let tunnel = client.tls().unwrap();
-            let head = head(scene.upstream.address(), &token);
-            let get = "GET /download?length=100000000 HTTP/1.1\r\nHost: a\r\n\r\n";
-            tunnel.write(format!("{head}{get}")).unwrap();
-            tunnel
-        })
-        .collect();
-    // 2 GB are on their way; nobody takes them.
-    let mut most = 0;
-    let end = clock::boot_now().saturating_add(Duration::from_secs(2));
-    while clock::boot_now() < end {
-        most = most.max(resident());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let grown = most.saturating_sub(before);
-    assert!(grown < MOST_KIB, "{grown} KiB more for 20 tunnels");
-    // Who does read is served meanwhile.
-    let proxy = format!("https://{SERVER_NAME}:8443");
-    let url = format!("{}/download?length=1000000", scene.upstream.url());
-    let (said, _) = run(curl(&scene, &proxy, &token, &url));
-    assert_eq!(said, "200 200 1000000");
-    drop(unread);
 }

@@ -6,8 +6,6 @@ use enforcer_tests::{
     certificates::SERVER_NAME,
     client::{Client, End, Pattern, Raw},
     config::Route,
-    daemon::Daemon,
-    process,
     upstream::manual::ManualUpstream,
     wait,
     websockets::Server,
@@ -99,13 +97,6 @@ fn check_protocol_error(raw: &Stream) -> Result<()> {
     Ok(())
 }
 
-/// Resident memory of the gateway, in KiB.
-fn memory(daemon: &Daemon<'_>) -> Result<u64> {
-    let resident = process::status_field(daemon.gateway_pid()?, "VmRSS")?;
-    let number = resident.split(' ').next().context("a number")?;
-    Ok(number.parse()?)
-}
-
 #[test]
 fn what_is_no_frame_is_a_protocol_error_recorded_and_harms_nobody() {
     let scene = Scene::new("ws-violations").unwrap();
@@ -116,7 +107,7 @@ fn what_is_no_frame_is_a_protocol_error_recorded_and_harms_nobody() {
         .unwrap();
     let bystander = bystander.talk(Pattern::default());
     let token = scene.token("mallory").unwrap();
-    let before = memory(&daemon).unwrap();
+    let before = daemon.gateway_memory().unwrap();
     for (count, (what, bytes)) in (1..).zip(violations()) {
         let told = |bytes: &[u8]| {
             let raw = switched(&client, &token)?;
@@ -131,7 +122,7 @@ fn what_is_no_frame_is_a_protocol_error_recorded_and_harms_nobody() {
         })
         .unwrap();
     }
-    let grown = memory(&daemon).unwrap().saturating_sub(before);
+    let grown = daemon.gateway_memory().unwrap().saturating_sub(before);
     assert!(grown < MOST_GROWTH, "{grown} KiB more");
     let record = daemon.wait_for_audit("session_refused", |it| {
         it["reason"] == "websocket_violation"
@@ -159,7 +150,7 @@ fn a_large_length_and_then_silence_is_an_idle_session() {
         .unwrap();
     let bystander = bystander.talk(Pattern::default());
     let token = scene.token("mallory").unwrap();
-    let before = memory(&daemon).unwrap();
+    let before = daemon.gateway_memory().unwrap();
     let most = header(0x82, &[&[0xff][..], &LENGTH.to_be_bytes()].concat());
     let silent: Vec<_> = (0..SOCKETS)
         .map(|number| {
@@ -169,7 +160,7 @@ fn a_large_length_and_then_silence_is_an_idle_session() {
             raw
         })
         .collect();
-    let grown = memory(&daemon).unwrap().saturating_sub(before);
+    let grown = daemon.gateway_memory().unwrap().saturating_sub(before);
     // Buffers of both directions and TLS.
     let allowed = MOST_GROWTH + SOCKETS as u64 * 256;
     assert!(grown < allowed, "{grown} KiB more for {SOCKETS} sockets");
