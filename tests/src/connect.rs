@@ -11,6 +11,17 @@ use anyhow::{Context as _, Result};
 
 use crate::{certificates::SERVER_NAME, daemon, process::Process, scene::Scene, wait};
 
+/// What it shows to the gateway.
+#[derive(Clone, Copy, Debug)]
+pub enum Credential<'a> {
+    /// The token in this file.
+    TokenFile(&'a Path),
+    /// The token that this command prints.
+    TokenCommand(&'a str),
+    /// A certificate and its key, and no token.
+    Certificate(&'a Path, &'a Path),
+}
+
 /// A running one that listens.
 #[derive(Debug)]
 pub struct Connect {
@@ -20,16 +31,21 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// Starts it with the token in `token_file`, on a port that is free; returns once it listens.
-    pub fn listen(scene: &Scene, token_file: &Path, target: &str) -> Result<Self> {
-        Self::listen_on(scene, token_file, 0, target)
+    /// Starts it on a port that is free; returns once it listens.
+    pub fn listen(scene: &Scene, credential: Credential<'_>, target: &str) -> Result<Self> {
+        Self::listen_on(scene, credential, 0, target)
     }
 
     /// The same on this port.
-    pub fn listen_on(scene: &Scene, token_file: &Path, port: u16, target: &str) -> Result<Self> {
+    pub fn listen_on(
+        scene: &Scene,
+        credential: Credential<'_>,
+        port: u16,
+        target: &str,
+    ) -> Result<Self> {
         let log = scene.bed.path("connect.log");
         let stderr = File::create(&log).context("make a log")?;
-        let mut command = command(scene, token_file)?;
+        let mut command = command(scene, credential)?;
         command
             .args(["--listen", &format!("127.0.0.1:{port}"), target])
             .stderr(stderr);
@@ -70,7 +86,7 @@ impl Connect {
 }
 
 /// The command, but for the local end and the target.
-pub fn command(scene: &Scene, token_file: &Path) -> Result<Command> {
+pub fn command(scene: &Scene, credential: Credential<'_>) -> Result<Command> {
     let gateway = scene.client()?.server();
     let binary = daemon::binary()?;
     let bed = &scene.bed;
@@ -80,9 +96,16 @@ pub fn command(scene: &Scene, token_file: &Path) -> Result<Command> {
         .arg(gateway.to_string())
         .arg("--ca")
         .arg(scene.ca_file())
-        .arg("--token-file")
-        .arg(token_file)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    match credential {
+        Credential::TokenFile(file) => command.arg("--token-file").arg(file),
+        Credential::TokenCommand(line) => command.args(["--token-command", line]),
+        Credential::Certificate(certificate, key) => command
+            .arg("--client-certificate")
+            .arg(certificate)
+            .arg("--client-key")
+            .arg(key),
+    };
     Ok(command)
 }

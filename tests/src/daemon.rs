@@ -108,6 +108,13 @@ impl<'bed> Daemon<'bed> {
         Ok(pids[0])
     }
 
+    /// What the one gateway holds in memory, in KiB.
+    pub fn gateway_memory(&self) -> Result<u64> {
+        let resident = process::status_field(self.gateway_pid()?, "VmRSS")?;
+        let number = resident.split(' ').next().context("a number")?;
+        number.parse().with_context(|| resident.clone())
+    }
+
     /// SIGTERM to the warden; returns when it has ended.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.warden.signal(Signal::TERM)?;

@@ -11,12 +11,14 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 24] = [
+const TEST_PACKAGES: [&str; 26] = [
     "bpftool",
+    "chromium",
     "curl",
     "haproxy",
     "iproute2",
     "libjpeg-turbo-progs",
+    "libnss3-tools",
     "nghttp2-client",
     "nghttp2-proxy",
     "nginx-light",

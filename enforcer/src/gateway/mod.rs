@@ -142,6 +142,7 @@ struct Work {
 
 /// The gateway process, from the first message on its standard input to its end.
 pub fn run() -> anyhow::Result<()> {
+    crate::logging::init();
     // A session of its own: else a gateway that is stopped when its warden dies would get SIGHUP
     // (an orphaned process group, setpgid(2)), and Ctrl-C meant for the warden.
     rustix::process::setsid().context("cannot leave the warden's session")?;

@@ -12,6 +12,7 @@ use crate::{
         postgres::{LoginRefused, packet::PacketFault, scanner::Violation},
         proxy::HeaderFault,
         tunnel::{InvalidTarget, Target, TargetNotAllowed},
+        websocket,
     },
     policy::Denied,
     session::Principal,
@@ -92,6 +93,8 @@ pub(crate) enum Rejection {
     WebSocketHandshake(&'static str),
     #[error("only version 13 of the WebSocket protocol is served")]
     WebSocketVersion,
+    #[error("the client's WebSocket: {0}")]
+    WebSocket(websocket::frame::Violation),
     #[error("the upstream takes no WebSocket")]
     NoWebSocket,
     #[error("the upstream cannot be reached")]
@@ -102,7 +105,7 @@ pub(crate) enum Rejection {
     UpstreamTimeout,
     #[error("the upstream closed the connection without a response")]
     UpstreamClosed,
-    #[error("the upstream's response makes no sense")]
+    #[error("what the upstream says makes no sense")]
     UpstreamInvalid(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the request was not sent to its end")]
     Incomplete,
@@ -225,6 +228,7 @@ impl Rejection {
                 verdict(S::BAD_REQUEST, "invalid_websocket_handshake", Client)
             }
             Self::WebSocketVersion => verdict(S::UPGRADE_REQUIRED, "websocket_version", Client),
+            Self::WebSocket(_) => verdict(S::BAD_REQUEST, "websocket_violation", Client),
             Self::NoWebSocket => verdict(S::NOT_IMPLEMENTED, "websocket_not_served", Client),
             Self::UpstreamUnreachable(_) => {
                 verdict(S::BAD_GATEWAY, "upstream_unreachable", Upstream)

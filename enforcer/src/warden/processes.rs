@@ -5,6 +5,7 @@
 //! since cannot break a restart), its handover socket and the listeners.
 
 use std::{
+    ffi::OsString,
     fs, io,
     io::Write,
     os::fd::{AsFd, OwnedFd},
@@ -29,6 +30,7 @@ use crate::{
     channel::{ExportBatch, ToGateway, ToWarden, Transport},
     clock::BootInstant,
     kernel::cgroup::DaemonCgroup,
+    logging,
 };
 
 /// How long a gateway may take to hand its listeners over before it is killed.
@@ -217,11 +219,13 @@ impl Processes {
             SocketFlags::CLOEXEC,
             None,
         )?;
+        let for_logging =
+            |(name, _): &(OsString, OsString)| logging::VARIABLES.iter().any(|it| name == it);
         // The running binary, even if the file has been replaced since.
         let mut child = Command::new("/proc/self/exe")
             .arg("gateway")
             .env_clear()
-            .envs(std::env::vars_os().filter(|(name, _)| name == "ENFORCER_LOG"))
+            .envs(std::env::vars_os().filter(for_logging))
             .stdin(Stdio::from(theirs))
             .spawn()?;
         let pid = child.id();

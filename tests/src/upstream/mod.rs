@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `/echo` | WebSocket: every message comes back |
 //! | `/ticks` | WebSocket: a message every 20 ms, whatever the client does |
+//! | `/flood` | WebSocket: messages of 64 KiB, as fast as they go |
 //! | `/download?rate=R&every=T&length=N` | R bytes a second, in a chunk every T ms (as fast as they go without `rate`); chunked and endless without `length` |
 //! | `/upload` | takes a body and answers with its length |
 //! | `/headers` | the request's headers, as JSON pairs |

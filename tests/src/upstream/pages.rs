@@ -44,6 +44,7 @@ pub(super) async fn answer(
     match request.uri().path() {
         "/echo" => Ok(upgrade(&mut request, echo)),
         "/ticks" => Ok(upgrade(&mut request, tick)),
+        "/flood" => Ok(upgrade(&mut request, flood)),
         "/download" => {
             let [rate, every, length] =
                 ["rate", "every", "length"].map(|name| parameter(&request, name));
@@ -146,6 +147,11 @@ async fn tick(mut socket: Socket) {
             }
         }
     }
+}
+
+async fn flood(mut socket: Socket) {
+    let message = Message::text("f".repeat(UNPACED_CHUNK));
+    while socket.send(message.clone()).await.is_ok() {}
 }
 
 /// A response body.

@@ -12,7 +12,7 @@ use enforcer_tests::{
     Scene,
     client::End,
     config::Route,
-    connect::{Connect, command},
+    connect::{Connect, Credential, command},
     issuer::Claims,
     process::{self, Process},
     upstream::stream::StreamUpstream,
@@ -51,7 +51,12 @@ fn renewal_keeps_a_tunnel_and_the_cut_is_told() {
     let first = wait::whole_second_after(Duration::from_secs(3));
     let last = first.saturating_add(Duration::from_secs(3));
     let file = write_token(&scene, &token_of_session(&scene, first));
-    let mut connect = Connect::listen(&scene, &file, &upstream.address().to_string()).unwrap();
+    let mut connect = Connect::listen(
+        &scene,
+        Credential::TokenFile(&file),
+        &upstream.address().to_string(),
+    )
+    .unwrap();
     let client = scene.client().unwrap().of(connect.local());
 
     let stream = client.tcp().unwrap();
@@ -101,7 +106,12 @@ fn a_tunnel_that_only_listens_is_idle() {
     scene.config.policy().warn_before = None;
     let daemon = scene.start().unwrap();
     let file = write_token(&scene, &scene.token("alice").unwrap());
-    let connect = Connect::listen(&scene, &file, &upstream.address().to_string()).unwrap();
+    let connect = Connect::listen(
+        &scene,
+        Credential::TokenFile(&file),
+        &upstream.address().to_string(),
+    )
+    .unwrap();
     let stream = scene.client().unwrap().of(connect.local()).tcp().unwrap();
     let began = clock::boot_now();
     stream.write("ticks\n").unwrap();
@@ -119,7 +129,7 @@ fn a_tunnel_that_only_listens_is_idle() {
 }
 
 fn run(scene: &Scene, token: &Path, target: &str, more: &[&str]) -> Output {
-    let mut command = command(scene, token).expect("a command");
+    let mut command = command(scene, Credential::TokenFile(token)).expect("a command");
     command.args(["--stdio", target]).args(more);
     command.output().expect("enforcer connect")
 }
@@ -172,6 +182,42 @@ fn what_goes_wrong_is_told_in_the_exit_code_and_words() {
         assert_eq!(output.status.code(), Some(1), "{complaint}");
         assert!(complaint.contains("certificate"), "{complaint}");
     }
+}
+
+/// What it asks the gateway beside its tunnels leaves no connection behind.
+#[test]
+fn it_keeps_no_connection_that_nobody_authenticates_on() {
+    let (mut scene, upstream) = scene("connect-waits");
+    scene.config.daemon.pre_authentication_timeout = Some("1s".to_owned());
+    scene.config.policy().farewell = Some("0s".to_owned());
+    let daemon = scene.start().unwrap();
+    let unbound = |count| {
+        wait::until("connections closed", || {
+            let records = daemon.audit().ok()?;
+            let closed = records
+                .iter()
+                .filter(|it| it["reason"] == "unauthenticated");
+            (closed.count() == count).then_some(())
+        })
+        .unwrap();
+    };
+    let deadline = wait::whole_second_after(Duration::from_secs(2));
+    let file = write_token(&scene, &token_of_session(&scene, deadline));
+    let target = upstream.address().to_string();
+    let connect = Connect::listen(&scene, Credential::TokenFile(&file), &target).unwrap();
+    // It has looked whether there is a gateway.
+    unbound(1);
+    let stream = scene.client().unwrap().of(connect.local()).tcp().unwrap();
+    stream.write("ticks\n").unwrap();
+    assert_eq!(stream.read_to_end().unwrap().1.how, End::Reset);
+    // It has asked why.
+    connect.wait_for("the session is over: ").unwrap();
+    unbound(2);
+    let records = daemon.audit().unwrap();
+    assert!(
+        records.iter().all(|it| it["event"] != "violation"),
+        "{records:#?}"
+    );
 }
 
 fn binary() -> String {

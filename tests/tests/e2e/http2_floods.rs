@@ -8,7 +8,6 @@ use enforcer_tests::{
         http2::{Code, Frame, Peer, block, flag, integer, kind, setting},
     },
     daemon::Daemon,
-    process,
     streams::Streams,
     wait,
 };
@@ -118,15 +117,8 @@ fn calmed_down(peer: &mut Peer, frames: Vec<Frame>) -> Result<()> {
     peer.check_connection_error(Code::EnhanceYourCalm)
 }
 
-/// Resident memory of the gateway, in KiB.
-fn memory(daemon: &Daemon<'_>) -> Result<u64> {
-    let resident = process::status_field(daemon.gateway_pid()?, "VmRSS")?;
-    let number = resident.split(' ').next().context("a number")?;
-    Ok(number.parse()?)
-}
-
 fn check_growth(daemon: &Daemon<'_>, before: u64, most: u64, what: &str) -> Result<()> {
-    let growth = memory(daemon)?.saturating_sub(before);
+    let growth = daemon.gateway_memory()?.saturating_sub(before);
     ensure!(growth < most, "{what}: the gateway grew by {growth} KiB");
     Ok(())
 }
@@ -148,7 +140,7 @@ fn floods_are_ended_and_recorded_and_harm_nobody() {
     let client = scene.client().unwrap();
     let bystander = Streams::start(&client, &scene.token("alice").unwrap()).unwrap();
     let token = format!("Bearer {}", scene.token("mallory").unwrap());
-    let before = memory(&daemon).unwrap();
+    let before = daemon.gateway_memory().unwrap();
     for flood in &FLOODS {
         let played = play(flood, &client, &token, &daemon).context(flood.what);
         let harmless = played.and_then(|()| bystander.wait_for_data().context(flood.what));
@@ -168,7 +160,7 @@ fn who_takes_nothing_is_sent_nothing_and_costs_little() {
     let client = scene.client().unwrap();
     let bystander = Streams::start(&client, &scene.token("alice").unwrap()).unwrap();
     let token = format!("Bearer {}", scene.token("mallory").unwrap());
-    let before = memory(&daemon).unwrap();
+    let before = daemon.gateway_memory().unwrap();
     // One gives no window, the other the largest, and does not read.
     let windows = [0, (1 << 31) - 1];
     let silent = windows.map(|window| {

@@ -9,7 +9,8 @@ use enforcer_tests::{
     certificates::SERVER_NAME,
     client::{End, Flow},
     config::Route,
-    process::{self, Process},
+    node_tunnel,
+    process::Process,
     streams::instant,
     upstream::stream::StreamUpstream,
     wait,
@@ -138,6 +139,42 @@ fn an_http2_proxy_in_front_tunnels_many_on_one_connection() {
 }
 
 #[test]
+fn an_http2_client_is_told_goaway_before_its_tunnels_are_cut() {
+    let farewell = Duration::from_secs(1);
+    let mut scene = scene("tunnel-goaway");
+    scene.config.policy().farewell = Some("1s".to_owned());
+    let upstream = StreamUpstream::start(scene.bed.daemon()).unwrap();
+    let daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let deadline = wait::whole_second_after(Duration::from_secs(3));
+    let token = scene.token_until("alice", deadline).unwrap();
+    let target = upstream.address().to_string();
+
+    let events = node_tunnel::talk(&scene, &token, &target, 2).unwrap();
+    let all = |what| events.iter().filter(move |event| event.what == what);
+    let first = |what| {
+        let event = all(what).next();
+        event.unwrap_or_else(|| panic!("no {what}: {events:#?}"))
+    };
+    assert_eq!(all("response").count(), 2);
+    assert!(all("response").all(|answer| answer.status == Some(200)));
+    let goaway = first("goaway");
+    assert!(goaway.at >= deadline.saturating_sub(farewell) && goaway.at < deadline);
+    assert!(all("goaway").all(|it| it.code == 0), "{events:#?}");
+    // What was open goes on until it is cut.
+    assert_eq!(first("socket").code, "ECONNRESET", "{events:#?}");
+    let closed = first("closed");
+    assert!(closed.received > goaway.received, "{events:#?}");
+    assert!(closed.at >= deadline, "{events:#?}");
+
+    assert_eq!(daemon.wait_for_end().unwrap()["sockets_reset"], 3);
+    let opened = daemon.wait_for_audit("connection_opened", |it| it["role"] == "client");
+    let local = opened.unwrap()["client"].as_str().unwrap().parse().unwrap();
+    let conversation = capture.finish().unwrap().conversation(local);
+    conversation.check_cut(deadline).unwrap();
+}
+
+#[test]
 fn the_deadline_cuts_a_tunnel_on_both_sides() {
     let scene = scene("tunnel-cut");
     let upstream = StreamUpstream::start(scene.bed.daemon()).unwrap();
@@ -208,43 +245,4 @@ fn what_the_target_says_is_no_activity() {
         idle >= idle_timeout && idle < idle_timeout * 5 / 4,
         "idle for {idle:?}"
     );
-}
-
-#[test]
-fn a_client_that_never_reads_costs_no_memory() {
-    const MOST_KIB: u64 = 16 * 1024;
-    let scene = scene("tunnel-unread");
-    let daemon = scene.start().unwrap();
-    let token = scene.token("alice").unwrap();
-    let pid = daemon.gateway_pid().unwrap();
-    let resident = || -> u64 {
-        let text = process::status_field(pid, "VmRSS").expect("a status");
-        text.trim_end_matches(" kB").parse().expect("a number")
-    };
-    let before = resident();
-    let client = scene.client().unwrap();
-    let unread: Vec<_> = (0..20)
-        .map(|_| {
-            let tunnel = client.tls().unwrap();
-            let head = head(scene.upstream.address(), &token);
-            let get = "GET /download?length=100000000 HTTP/1.1\r\nHost: a\r\n\r\n";
-            tunnel.write(format!("{head}{get}")).unwrap();
-            tunnel
-        })
-        .collect();
-    // 2 GB are on their way; nobody takes them.
-    let mut most = 0;
-    let end = clock::boot_now().saturating_add(Duration::from_secs(2));
-    while clock::boot_now() < end {
-        most = most.max(resident());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let grown = most.saturating_sub(before);
-    assert!(grown < MOST_KIB, "{grown} KiB more for 20 tunnels");
-    // Who does read is served meanwhile.
-    let proxy = format!("https://{SERVER_NAME}:8443");
-    let url = format!("{}/download?length=1000000", scene.upstream.url());
-    let (said, _) = run(curl(&scene, &proxy, &token, &url));
-    assert_eq!(said, "200 200 1000000");
-    drop(unread);
 }

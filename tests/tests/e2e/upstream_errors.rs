@@ -154,12 +154,7 @@ fn the_gateway_needs_no_more_memory_for_a_body_than_for_a_piece_of_it() {
             "GET /download HTTP/1.1\r\nHost: enforcer.test\r\nAuthorization: Bearer {token}\r\n\r\n"
         ))
         .unwrap();
-    let resident = || {
-        let gateway = daemon.gateway_pid().unwrap();
-        let resident = enforcer_tests::process::status_field(gateway, "VmRSS").unwrap();
-        resident.trim_end_matches(" kB").parse::<usize>().unwrap()
-    };
-    let before = resident();
+    let before = daemon.gateway_memory().unwrap();
     assert_eq!(
         client
             .get("/download?length=200000000", &token)
@@ -168,6 +163,6 @@ fn the_gateway_needs_no_more_memory_for_a_body_than_for_a_piece_of_it() {
             .len(),
         200_000_000
     );
-    let grown = resident().saturating_sub(before);
-    assert!(grown < 32 * 1024, "the gateway grew by {grown} kB");
+    let grown = daemon.gateway_memory().unwrap().saturating_sub(before);
+    assert!(grown < 32 * 1024, "the gateway grew by {grown} KiB");
 }

@@ -8,7 +8,7 @@ use enforcer_tests::{
     bed::DAEMON_IPV4,
     certificates::SERVER_NAME,
     config::{self, Route},
-    connect::Connect,
+    connect::{Connect, Credential},
     process::Process,
     wait,
 };
@@ -129,7 +129,8 @@ fn a_screen_is_seen_through_a_tunnel_and_a_tcp_listener_until_it_is_cut() {
         .bed
         .write("token", scene.token("bob").unwrap())
         .unwrap();
-    let connect = Connect::listen_on(&scene, &token, TUNNEL_PORT, &target).unwrap();
+    let connect =
+        Connect::listen_on(&scene, Credential::TokenFile(&token), TUNNEL_PORT, &target).unwrap();
     let picture = scene.bed.path("tunnel.jpg");
     let status = snapshots(&scene, TUNNEL_PORT, 60, &picture)
         .status()

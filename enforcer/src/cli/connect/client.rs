@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use tokio::sync::Mutex;
 
 use super::{
@@ -12,6 +13,9 @@ use super::{
     say::Voice,
     token::TokenSource,
 };
+
+/// Answered to everybody.
+const LIVE: &str = "/.well-known/enforcer/health/live";
 
 /// The client's half of tunnels to one target.
 pub(super) struct Client {
@@ -39,9 +43,12 @@ impl Client {
         })
     }
 
-    /// Finds out whether there is a token, and the gateway is who it should be.
+    /// Finds out whether there is a token, the gateway is who it should be, and it takes the
+    /// client's certificate. The connection is not kept: without a session it would not be for long.
     pub(super) async fn check(&self) -> Result<(), Failure> {
-        self.line().await.map(drop)
+        let token = self.tokens.read().await?;
+        let line = self.gateway.connect(token.clone()).await?;
+        line.ask(Method::GET, LIVE, &token).await.map(drop)
     }
 
     /// A new tunnel. If the connection, or the token that it was made with, will not do any more,
@@ -67,7 +74,7 @@ impl Client {
     }
 
     /// The connection for new tunnels, made anew if need be.
-    pub(super) async fn line(&self) -> Result<Arc<Line>, Failure> {
+    async fn line(&self) -> Result<Arc<Line>, Failure> {
         let mut current = self.line.lock().await;
         if let Some(line) = current.as_ref().filter(|line| !line.is_closed()) {
             return Ok(Arc::clone(line));

@@ -60,14 +60,14 @@ impl Failure {
         }
     }
 
-    /// Another connection, with the token as it is by then, may fare better.
+    /// Another connection, with token and certificate as they are by then, may fare better.
     pub(super) fn is_the_connections(&self) -> bool {
         match self {
             Self::Broken(_) => true,
-            Self::Refused(refused) => matches!(
-                refused.status,
-                StatusCode::UNAUTHORIZED | StatusCode::MISDIRECTED_REQUEST
-            ),
+            Self::Refused(refused) => {
+                let status = [StatusCode::UNAUTHORIZED, StatusCode::MISDIRECTED_REQUEST];
+                status.contains(&refused.status) || refused.code.starts_with("certificate_")
+            }
             _ => false,
         }
     }
@@ -108,7 +108,18 @@ mod tests {
             refused.to_string(),
             "the session has ended (idle)[2J (401, session_ended)"
         );
+        assert!(Failure::Refused(refused).is_the_connections());
         let refused = Refused::new(StatusCode::BAD_GATEWAY, b"<html>");
         assert_eq!(refused.to_string(), "Bad Gateway (502, no code)");
+    }
+
+    #[test]
+    fn a_certificate_is_the_connections_and_a_target_is_not() {
+        let refused = |code: &str| {
+            let body = format!("{{\"code\":\"{code}\",\"message\":\"no\"}}");
+            Failure::Refused(Refused::new(StatusCode::FORBIDDEN, body.as_bytes()))
+        };
+        assert!(refused("certificate_expired").is_the_connections());
+        assert!(!refused("target_not_allowed").is_the_connections());
     }
 }

@@ -15,7 +15,12 @@ use h2::{
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, uri::Authority};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::watch,
+    time::timeout,
+};
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -46,14 +51,27 @@ const EXPIRES_IN: &str = "session-expires-in";
 pub(super) struct Gateway {
     address: Address,
     name: ServerName<'static>,
-    tls: TlsConnector,
+    tls: TlsArgs,
 }
 
 impl Gateway {
-    /// Reads certificates and keys.
-    pub(super) fn load(address: Address, args: &TlsArgs) -> Result<Self, Failure> {
+    /// Checks that certificates and keys can be read.
+    pub(super) fn new(address: Address, tls: TlsArgs) -> Result<Self, Failure> {
+        let name = match &tls.server_name {
+            Some(name) => name.clone(),
+            // An address was parsed as a server name.
+            None => ServerName::try_from(address.host.clone())
+                .map_err(|_| rustls::Error::General("the gateway's name".to_owned()))?,
+        };
+        let gateway = Self { address, name, tls };
+        gateway.connector()?;
+        Ok(gateway)
+    }
+
+    /// Reads certificates and keys as they are now: who gets new ones every hour replaces the files.
+    fn connector(&self) -> Result<TlsConnector, Failure> {
         let mut roots = RootCertStore::empty();
-        match &args.ca {
+        match &self.tls.ca {
             Some(path) => roots = read_roots(path)?,
             None => {
                 let native = rustls_native_certs::load_native_certs().certs;
@@ -66,23 +84,13 @@ impl Gateway {
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
-        let mut config = match (&args.client_certificate, &args.client_key) {
+        let mut config = match (&self.tls.client_certificate, &self.tls.client_key) {
             (Some(certificate), Some(key)) => builder
                 .with_client_auth_cert(read_certificates(certificate)?, read_private_key(key)?)?,
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
-        let name = match &args.server_name {
-            Some(name) => name.clone(),
-            // An address was parsed as a server name.
-            None => ServerName::try_from(address.host.clone())
-                .map_err(|_| rustls::Error::General("the gateway's name".to_owned()))?,
-        };
-        Ok(Self {
-            address,
-            name,
-            tls: TlsConnector::from(Arc::new(config)),
-        })
+        Ok(TlsConnector::from(Arc::new(config)))
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -91,46 +99,23 @@ impl Gateway {
 
     /// Connects, without a word yet.
     pub(super) async fn connect(&self, token: Token) -> Result<Arc<Line>, Failure> {
-        let address = &self.address;
+        let (address, tls) = (&self.address, self.connector()?);
         let unreachable = |error| Failure::Unreachable(address.clone(), error);
         let connecting = async {
             let tcp = TcpStream::connect((&*address.host, address.port))
                 .await
                 .map_err(unreachable)?;
             keep_alive(&tcp).map_err(unreachable)?;
-            let stream = self.tls.connect(self.name.clone(), tcp);
+            let stream = tls.connect(self.name.clone(), tcp);
             let stream = stream.await.map_err(unreachable)?;
             if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
                 return Err(Failure::NotHttp2(address.clone()));
             }
-            client::Builder::new()
-                .enable_push(false)
-                .initial_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
-                .handshake(stream)
-                .await
-                .map_err(Failure::Broken)
+            Line::start(stream, address.to_string(), token).await
         };
-        let (sender, driver) = timeout(CONNECT_TIMEOUT, connecting)
+        timeout(CONNECT_TIMEOUT, connecting)
             .await
-            .map_err(|_| Failure::Timeout(address.clone()))??;
-        let line = Arc::new(Line {
-            authority: address.to_string(),
-            sender,
-            token: watch::Sender::new(token),
-            expires_at: watch::Sender::new(None),
-            tunnels: watch::Sender::new(0),
-            closed: watch::Sender::new(false),
-            verdict: watch::Sender::new(None),
-            kept: AtomicBool::new(false),
-        });
-        let driven = Arc::clone(&line);
-        tokio::spawn(async move {
-            // Who waits for an answer learns of an error there.
-            let _ = driver.await;
-            driven.closed.send_replace(true);
-        });
-        Ok(line)
+            .map_err(|_| Failure::Timeout(address.clone()))?
     }
 }
 
@@ -185,6 +170,40 @@ impl Drop for Tunnel {
 }
 
 impl Line {
+    /// Speaks HTTP/2 on a stream, for as long as anybody holds the line.
+    async fn start<S>(stream: S, authority: String, token: Token) -> Result<Arc<Self>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, driver) = client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(stream)
+            .await
+            .map_err(Failure::Broken)?;
+        let line = Arc::new(Self {
+            authority,
+            sender,
+            token: watch::Sender::new(token),
+            expires_at: watch::Sender::new(None),
+            tunnels: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+            verdict: watch::Sender::new(None),
+            kept: AtomicBool::new(false),
+        });
+        // Whoever may still send keeps the connection open.
+        let driven = Arc::downgrade(&line);
+        tokio::spawn(async move {
+            // Who waits for an answer learns of an error there.
+            let _ = driver.await;
+            if let Some(line) = driven.upgrade() {
+                line.closed.send_replace(true);
+            }
+        });
+        Ok(line)
+    }
+
     pub(super) fn token(&self) -> Token {
         self.token.borrow().clone()
     }
@@ -192,6 +211,11 @@ impl Line {
     /// From now on the session has this token.
     pub(super) fn adopt(&self, token: Token) {
         self.token.send_replace(token);
+    }
+
+    /// Whether the session's time is up, as far as the gateway has said.
+    pub(super) fn is_expired(&self, now: BootInstant) -> bool {
+        self.expires_at.borrow().is_some_and(|at| at <= now)
     }
 
     pub(super) fn expires_at(&self) -> watch::Receiver<Option<BootInstant>> {
@@ -339,4 +363,29 @@ pub(super) async fn read(mut body: RecvStream) -> Result<Vec<u8>, Failure> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::token::TokenSource, *};
+
+    #[tokio::test]
+    async fn a_connection_closes_when_nobody_holds_it_any_more() {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let token = TokenSource::Certificate.read().await.unwrap();
+        let server = tokio::spawn(async move {
+            let mut server = h2::server::handshake(theirs).await.unwrap();
+            while let Some(request) = server.accept().await {
+                let (_, mut answer) = request.unwrap();
+                answer.send_response(Response::new(()), true).unwrap();
+            }
+        });
+        let line = Line::start(ours, "gateway:443".to_owned(), token.clone())
+            .await
+            .unwrap();
+        line.ask(Method::GET, "/", &token).await.unwrap();
+        assert!(!line.is_closed());
+        drop(line);
+        timeout(CONNECT_TIMEOUT, server).await.unwrap().unwrap();
+    }
 }

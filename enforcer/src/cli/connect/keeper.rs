@@ -73,12 +73,19 @@ async fn find_out(client: &Client, line: &Line) -> Verdict {
         let other = client.gateway.connect(token.clone()).await?;
         other.ask(Method::GET, SESSION, &token).await.map(drop)
     };
-    match asked.await {
+    judge(asked.await, line.is_expired(boot_now()))
+}
+
+/// What the gateway's answer says about the session; without one, the time that it had.
+fn judge(answer: Result<(), Failure>, expired: bool) -> Verdict {
+    match answer {
         Err(Failure::Refused(refused)) => {
             let ended = refused.message.strip_prefix("the session has ended (");
             let reason = ended.and_then(|rest| rest.strip_suffix(')'));
             Verdict::SessionOver(reason.unwrap_or(&refused.message).to_owned())
         }
+        // So it is where a certificate has expired: there is no TLS any more to hear it by.
+        Err(_) if expired => Verdict::SessionOver("its time was up".to_owned()),
         Ok(()) | Err(_) => Verdict::Lost,
     }
 }
@@ -173,12 +180,8 @@ async fn renew(
     if token == line.token() {
         if !renewal.warned {
             renewal.warned = true;
-            let hope = if client.tokens.may_change() {
-                "the token is still the same"
-            } else {
-                "there is no newer token where it comes from"
-            };
-            let text = format!("the session ends in {}: {hope}", left(boot_now()));
+            let why = client.tokens.unchanged();
+            let text = format!("the session ends in {}: {why}", left(boot_now()));
             client.voice.warn(text);
         }
         return false;
@@ -225,7 +228,26 @@ async fn present(client: &Client, line: &Arc<Line>, token: &Token) -> Result<u64
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::failure::Refused, *};
+
+    #[test]
+    fn a_connection_that_broke_off_is_judged_by_the_answer_or_the_time() {
+        let refused = |message: &str| {
+            let body = format!("{{\"code\":\"c\",\"message\":\"{message}\"}}");
+            let refused = Refused::new(http::StatusCode::UNAUTHORIZED, body.as_bytes());
+            Err(Failure::Refused(refused))
+        };
+        let broken = || Err(Failure::Local(std::io::ErrorKind::ConnectionReset.into()));
+        let over = |reason: &str| Verdict::SessionOver(reason.to_owned());
+        assert_eq!(
+            judge(refused("the session has ended (idle)"), false),
+            over("idle")
+        );
+        assert_eq!(judge(refused("no session"), true), over("no session"));
+        assert_eq!(judge(broken(), true), over("its time was up"));
+        assert_eq!(judge(broken(), false), Verdict::Lost);
+        assert_eq!(judge(Ok(()), true), Verdict::Lost);
+    }
 
     fn at(seconds: u64) -> BootInstant {
         BootInstant::from_nanos(seconds * 1_000_000_000)

@@ -135,7 +135,7 @@ pub(super) fn run(args: ConnectArgs) -> Result<ExitCode> {
         .context("cannot start threads")?;
     let result = runtime.block_on(async {
         let voice = Voice { quiet: args.quiet };
-        let gateway = Gateway::load(args.gateway, &args.tls)?;
+        let gateway = Gateway::new(args.gateway, args.tls)?;
         let client = Client::new(gateway, args.token.source(), args.target.clone(), voice);
         match args.local.listen {
             Some(address) => listen(&client, address, &args.target).await?,

@@ -44,9 +44,13 @@ pub(crate) enum TokenError {
 }
 
 impl TokenSource {
-    /// Whether asking again may give another token.
-    pub(super) fn may_change(&self) -> bool {
-        matches!(self, Self::File(_) | Self::Command(_))
+    /// What it means that asking again gave nothing else.
+    pub(super) fn unchanged(&self) -> &'static str {
+        match self {
+            Self::File(_) | Self::Command(_) => "the token is still the same",
+            Self::Environment(_) => "there is no newer token where it comes from",
+            Self::Certificate => "what a certificate has opened is not renewed",
+        }
     }
 
     /// Reads the token as it is now.

@@ -110,12 +110,22 @@ async fn an_end_is_no_end_of_stream() {
 
 #[tokio::test]
 async fn what_is_no_frame_ends_it() {
-    let (_world, mut client, _upstream) = switched().await;
+    let (world, mut client, _upstream) = switched().await;
     client.write(b"\x81\x05hello").await;
     assert_eq!(
         client.rest().await,
         (close_frame(1002, "protocol error"), true)
     );
+    let refused = |message: &ToWarden| matches!(message, ToWarden::RefusedRequest(_));
+    let ToWarden::RefusedRequest(record) = world.warden.hears(refused).await else {
+        panic!("nothing was refused");
+    };
+    assert_eq!(record.code, "websocket_violation");
+    assert_eq!(
+        record.detail,
+        "the client's WebSocket: a frame without a mask"
+    );
+    assert_eq!(record.principal.unwrap().subject, "alice");
 
     let (_world, mut client, mut upstream) = switched().await;
     upstream.write_all(b"\x81\x02hi\x83\x00").await.unwrap();

@@ -46,9 +46,9 @@ pub(crate) enum Violation {
     ReservedBits,
     #[error("reserved opcode {0:#x}")]
     ReservedOpcode(u8),
-    #[error("a client's frame without a mask")]
+    #[error("a frame without a mask")]
     Unmasked,
-    #[error("a server's frame with a mask")]
+    #[error("a frame with a mask")]
     Masked,
     #[error("a control frame in fragments")]
     FragmentedControl,

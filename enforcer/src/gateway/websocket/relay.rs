@@ -6,7 +6,7 @@
 //!      |  to the client: everything             to the client: nothing any more
 //!      |  to the upstream: everything           to the upstream: everything
 //!      |
-//!      |  a frame that is none: close 1002
+//!      |  a frame that is none: close 1002, and a record of it
 //!      +----------------------------------> closed
 //! ```
 //!
@@ -23,10 +23,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::frame::{FrameKind, FrameScanner, Sender, Violation, close_frame};
+use super::frame::{FrameKind, FrameScanner, Sender, close_frame};
 use crate::{
     clock::boot_now,
-    gateway::{connection::ConnectionContext, link::Link, sessions::SessionHandle, stages::Bound},
+    gateway::{connection::ConnectionContext, rejection::Rejection, stages::Bound},
 };
 
 const BUFFER: usize = 32 * 1024;
@@ -64,14 +64,7 @@ impl Relay {
             let relaying = async {
                 let client = client.await.map_err(io::Error::other)?;
                 let upstream = upstream.await.map_err(io::Error::other)?;
-                relay(
-                    client,
-                    upstream,
-                    session,
-                    &self.connection.gateway.link,
-                    self.extensions,
-                )
-                .await
+                self.run(client, upstream).await
             };
             let result = tokio::select! {
                 result = relaying => result,
@@ -89,6 +82,89 @@ impl Relay {
             }
         });
     }
+
+    async fn run(&self, client: Upgraded, upstream: Upgraded) -> io::Result<()> {
+        let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
+        let (upstream_read, upstream_write) = tokio::io::split(TokioIo::new(upstream));
+        let (violated, violation) = oneshot::channel();
+        let mut up = pin!(self.up(client_read, upstream_write, violated));
+        let down = Down {
+            relay: self,
+            client: client_write,
+            scanner: FrameScanner::new(Sender::Server, self.extensions),
+            goodbye: None,
+        };
+        let mut down = pin!(down.run(upstream_read, violation));
+        let rest = tokio::select! {
+            end = &mut up => {
+                end?;
+                tokio::time::timeout(CLOSE_TIMEOUT, down).await
+            }
+            end = &mut down => match end? {
+                End::Violated => return Ok(()),
+                End::Closed => tokio::time::timeout(CLOSE_TIMEOUT, up).await,
+            }
+        };
+        rest.unwrap_or(Ok(End::Closed)).map(drop)
+    }
+
+    /// From the client to the upstream.
+    async fn up<R, W>(
+        &self,
+        mut client: R,
+        mut upstream: W,
+        violated: oneshot::Sender<()>,
+    ) -> io::Result<End>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let session = self.bound.session();
+        let mut scanner = FrameScanner::new(Sender::Client, self.extensions);
+        let mut buffer = vec![0; BUFFER];
+        let mut kind = FrameKind::Control;
+        loop {
+            let length = client.read(&mut buffer).await?;
+            let now = boot_now();
+            if session.is_halted(now) {
+                session.decided().await;
+                if session.is_over(boot_now()) {
+                    // Whatever this is, it came after the end, or is what the cut looks like.
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+            }
+            if length == 0 {
+                upstream.shutdown().await?;
+                return Ok(End::Closed);
+            }
+            let mut rest = &buffer[..length];
+            let mut active = false;
+            while !rest.is_empty() {
+                let scanned = match scanner.scan(rest) {
+                    Ok(scanned) => scanned,
+                    Err(violation) => {
+                        self.report(&Rejection::WebSocket(violation));
+                        // The other direction may be over already, and with it the need to tell.
+                        let _ = violated.send(());
+                        return Ok(End::Violated);
+                    }
+                };
+                kind = scanned.started.unwrap_or(kind);
+                active |= kind == FrameKind::Data;
+                rest = &rest[scanned.length..];
+            }
+            if active {
+                session.activity().note(&self.connection.gateway.link, now);
+            }
+            upstream.write_all(&buffer[..length]).await?;
+            upstream.flush().await?;
+        }
+    }
+
+    fn report(&self, rejection: &Rejection) {
+        let principal = self.bound.principal().clone();
+        self.connection.report(rejection, Some(principal));
+    }
 }
 
 /// How a direction ended well enough.
@@ -98,98 +174,9 @@ enum End {
     Violated,
 }
 
-async fn relay(
-    client: Upgraded,
-    upstream: Upgraded,
-    session: &SessionHandle,
-    link: &Arc<Link>,
-    extensions: bool,
-) -> io::Result<()> {
-    let (client_read, client_write) = tokio::io::split(TokioIo::new(client));
-    let (upstream_read, upstream_write) = tokio::io::split(TokioIo::new(upstream));
-    let (violated, violation) = oneshot::channel();
-    let mut up = pin!(relay_up(
-        client_read,
-        upstream_write,
-        violated,
-        session,
-        link,
-        FrameScanner::new(Sender::Client, extensions),
-    ));
-    let down = Down {
-        client: client_write,
-        scanner: FrameScanner::new(Sender::Server, extensions),
-        goodbye: None,
-    };
-    let mut down = pin!(down.run(upstream_read, violation, session.farewell()));
-    let rest = tokio::select! {
-        end = &mut up => {
-            end?;
-            tokio::time::timeout(CLOSE_TIMEOUT, down).await
-        }
-        end = &mut down => match end? {
-            End::Violated => return Ok(()),
-            End::Closed => tokio::time::timeout(CLOSE_TIMEOUT, up).await,
-        }
-    };
-    rest.unwrap_or(Ok(End::Closed)).map(drop)
-}
-
-/// From the client to the upstream.
-async fn relay_up<R, W>(
-    mut client: R,
-    mut upstream: W,
-    violated: oneshot::Sender<Violation>,
-    session: &SessionHandle,
-    link: &Arc<Link>,
-    mut scanner: FrameScanner,
-) -> io::Result<End>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let mut buffer = vec![0; BUFFER];
-    let mut kind = FrameKind::Control;
-    loop {
-        let length = client.read(&mut buffer).await?;
-        let now = boot_now();
-        if session.is_halted(now) {
-            session.decided().await;
-            if session.is_over(boot_now()) {
-                // Whatever this is, it came after the end, or is what the cut looks like.
-                return Err(io::ErrorKind::ConnectionAborted.into());
-            }
-        }
-        if length == 0 {
-            upstream.shutdown().await?;
-            return Ok(End::Closed);
-        }
-        let mut rest = &buffer[..length];
-        let mut active = false;
-        while !rest.is_empty() {
-            let scanned = match scanner.scan(rest) {
-                Ok(scanned) => scanned,
-                Err(violation) => {
-                    debug!(%violation, "a client broke the WebSocket protocol");
-                    // The other direction may be over already, and with it the need to tell.
-                    let _ = violated.send(violation);
-                    return Ok(End::Violated);
-                }
-            };
-            kind = scanned.started.unwrap_or(kind);
-            active |= kind == FrameKind::Data;
-            rest = &rest[scanned.length..];
-        }
-        if active {
-            session.activity().note(link, now);
-        }
-        upstream.write_all(&buffer[..length]).await?;
-        upstream.flush().await?;
-    }
-}
-
 /// From the upstream to the client.
-struct Down<W> {
+struct Down<'a, W> {
+    relay: &'a Relay,
     client: W,
     scanner: FrameScanner,
     goodbye: Option<Goodbye>,
@@ -203,17 +190,16 @@ enum Goodbye {
     Violation,
 }
 
-impl<W: AsyncWrite + Unpin> Down<W> {
+impl<W: AsyncWrite + Unpin> Down<'_, W> {
     async fn run<R>(
         mut self,
         mut upstream: R,
-        mut violation: oneshot::Receiver<Violation>,
-        farewell: impl Future<Output = ()>,
+        mut violation: oneshot::Receiver<()>,
     ) -> io::Result<End>
     where
         R: AsyncRead + Unpin,
     {
-        let mut farewell = pin!(farewell);
+        let mut farewell = pin!(self.relay.bound.session().farewell());
         let mut buffer = vec![0; BUFFER];
         let mut intact = true;
         loop {
@@ -256,7 +242,8 @@ impl<W: AsyncWrite + Unpin> Down<W> {
             match self.scanner.scan(&bytes[passed..]) {
                 Ok(scanned) => passed += scanned.length,
                 Err(violation) => {
-                    debug!(%violation, "an upstream broke the WebSocket protocol");
+                    let rejection = Rejection::UpstreamInvalid(violation.into());
+                    self.relay.report(&rejection);
                     self.client.write_all(&bytes[..passed]).await?;
                     if between_frames {
                         self.close(PROTOCOL_ERROR, "protocol error").await?;
