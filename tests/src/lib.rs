@@ -31,6 +31,7 @@ pub mod connect;
 pub mod cut_lateness;
 pub mod daemon;
 pub mod demo;
+mod forwarder;
 pub mod grpc;
 pub mod haproxy;
 pub mod interim;

@@ -27,7 +27,8 @@ use crate::{
 
 /// The user that Debian's package makes for its server.
 const OWNER: &str = "postgres";
-const PORT: u16 = 5432;
+/// Where it listens.
+pub const PORT: u16 = 5432;
 /// The password of the users that have one.
 pub const PASSWORD: &str = "a password of the bed's";
 

@@ -5,9 +5,11 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::time::ClockId;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{namespace::Namespace, wait};
@@ -104,6 +106,16 @@ pub fn send(pid: u32, signal: Signal) -> Result<()> {
     let id = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let id = id.with_context(|| format!("{pid} is no process id"))?;
     kill_process(id, signal).with_context(|| format!("send {signal:?} to process {pid}"))
+}
+
+/// How long the threads of a process have run, on all processors together.
+pub fn processor_time(pid: u32) -> Result<Duration> {
+    let id = i32::try_from(pid).with_context(|| format!("{pid} is no process id"))?;
+    let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(id));
+    let time = clock.and_then(ClockId::now);
+    Ok(time
+        .with_context(|| format!("the clock of process {pid}"))?
+        .into())
 }
 
 /// Stops a process and returns once it no longer runs.

@@ -1,5 +1,4 @@
-//! How much the gateway passes on, against a forwarder that does nothing but that: the same TLS
-//! stack, the same cipher, tokio's `copy_bidirectional`, and no enforcer.
+//! How much the gateway passes on, against a [forwarder](crate::forwarder) that does nothing but that.
 //!
 //! Client, forwarder or gateway, and upstream share the machine, so that what one of them costs is
 //! missing to the others. Both ways are measured in turns, a few times, and compared by their
@@ -10,22 +9,23 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use enforcer::clock;
-use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     runtime::Runtime,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
 
 use crate::{
     Scene,
     bed::DAEMON_IPV4,
     certificates::SERVER_NAME,
     config::Route,
-    namespace::{Namespace, Task},
+    forwarder::{acceptor, forward, serve},
+    namespace::Task,
 };
 
 /// Bytes of a transfer.
@@ -96,12 +96,8 @@ pub fn measure() -> Result<()> {
 /// Measures every kind of transfer.
 fn compare() -> Result<Vec<Comparison>> {
     let mut scene = Scene::new("throughput")?;
-    let upstream = serve(
-        scene.bed.daemon(),
-        answer,
-        0,
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-    )?;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let upstream = serve(scene.bed.daemon(), (loopback, 0), answer)?;
     scene.config.routes = vec![
         Route::to(format!("http://{}", upstream.address)),
         Route::tunnel(&["127.0.0.1:*"]),
@@ -110,7 +106,7 @@ fn compare() -> Result<Vec<Comparison>> {
     let acceptor = acceptor(&scene)?;
     let to = upstream.address;
     let forward = move |stream| forward(stream, acceptor.clone(), to);
-    let plain = serve(scene.bed.daemon(), forward, PLAIN_PORT, DAEMON_IPV4)?;
+    let plain = serve(scene.bed.daemon(), (DAEMON_IPV4, PLAIN_PORT), forward)?;
     let client = Client::new(&scene)?;
     let gateway = scene.client()?.server();
     let compared = Transfer::ALL.map(|transfer| {
@@ -132,37 +128,6 @@ fn compare() -> Result<Vec<Comparison>> {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// Something that listens.
-struct Served {
-    address: SocketAddr,
-    _runtime: Arc<Runtime>,
-}
-
-fn serve<F>(
-    namespace: &Namespace,
-    converse: impl Fn(TcpStream) -> F + Send + Sync + 'static,
-    port: u16,
-    ip: IpAddr,
-) -> Result<Served>
-where
-    F: Future<Output = Result<()>> + Send + 'static,
-{
-    let runtime = namespace.runtime(2)?;
-    let listener = Task::spawn(&runtime, TcpListener::bind((ip, port))).join()?;
-    let listener = listener.context("listen")?;
-    let address = listener.local_addr().context("the local address")?;
-    runtime.spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            // The client has seen how it went.
-            tokio::spawn(converse(stream));
-        }
-    });
-    Ok(Served {
-        address,
-        _runtime: runtime,
-    })
 }
 
 /// The upstream: as much HTTP as one request needs.
@@ -201,26 +166,6 @@ async fn answer(stream: TcpStream) -> Result<()> {
     // Until the client goes.
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await?;
     Ok(())
-}
-
-/// The forwarder: TLS, and nothing else.
-async fn forward(stream: TcpStream, acceptor: TlsAcceptor, to: SocketAddr) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let mut client = acceptor.accept(stream).await?;
-    let mut upstream = TcpStream::connect(to).await?;
-    upstream.set_nodelay(true)?;
-    tokio::io::copy_bidirectional(&mut client, &mut upstream).await?;
-    Ok(())
-}
-
-fn acceptor(scene: &Scene) -> Result<TlsAcceptor> {
-    let (chain, key) = scene.authority.server()?.chain()?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 struct Client {

@@ -249,7 +249,12 @@ impl AsyncWrite for Socket {
         loop {
             ready!(self.writing.poll(cx, |now| shared.halted(now)))?;
             ready!(shared.stream.poll_write_ready(cx))?;
-            match shared.stream.try_write_vectored(slices) {
+            // send(2) is cheaper than writev(2), and most writes are of one piece.
+            let written = match slices {
+                [slice] => shared.stream.try_write(slice),
+                slices => shared.stream.try_write_vectored(slices),
+            };
+            match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(shared.note(result)),
             }
