@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 24] = [
+const TEST_PACKAGES: [&str; 26] = [
     "bpftool",
     "curl",
     "haproxy",
@@ -28,6 +28,8 @@ const TEST_PACKAGES: [&str; 24] = [
     "prometheus",
     "python3-grpcio",
     "python3-websockets",
+    "rsyslog",
+    "rsyslog-gnutls",
     "socat",
     "tcpdump",
     "tmux",

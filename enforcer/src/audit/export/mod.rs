@@ -13,6 +13,8 @@
 //! holds up nobody, and what retention removes before it was sent is counted as missed.
 
 mod cursor;
+mod message;
+mod recent;
 mod syslog;
 
 use std::{
@@ -28,7 +30,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use self::{cursor::CursorFile, syslog::SyslogSocket};
+pub(crate) use message::{host_name, message as syslog_message};
+
+use self::{cursor::CursorFile, recent::Recent, syslog::SyslogSocket};
 use super::{AuditReader, Filter, ReadError, StoredRecord, lines::LineFile};
 use crate::{
     channel::{ExportBatch, ExportOutcome, MAX_EXPORT},
@@ -145,6 +149,7 @@ impl Exporter {
             database: parts.database,
             reader: None,
             backoff: SHORTEST_BACKOFF,
+            recent: Recent::default(),
         };
         let thread = thread::Builder::new()
             .name("audit-export".to_owned())
@@ -187,6 +192,7 @@ struct Run {
     database: PathBuf,
     reader: Option<AuditReader>,
     backoff: Duration,
+    recent: Recent,
 }
 
 impl Run {
@@ -214,6 +220,12 @@ impl Run {
                     self.failed(&error);
                     continue;
                 }
+                ExportOutcome::Interrupted(error) => {
+                    self.reader = None;
+                    self.go_back();
+                    self.failed(&error);
+                    continue;
+                }
                 ExportOutcome::Rejected(error) => {
                     tracing::error!(first, last, error, "audit records were not taken");
                     self.shared.health().rejected += count;
@@ -221,6 +233,8 @@ impl Run {
                 ExportOutcome::Delivered => self.shared.health().delivered += count,
             }
             self.backoff = SHORTEST_BACKOFF;
+            let before = self.cursor.sequence();
+            self.recent.delivered(before, last, clock::boot_now());
             let moved = self.cursor.move_to(last);
             let mut health = self.shared.health();
             if health.last_error.take().is_some() {
@@ -264,6 +278,18 @@ impl Run {
             }
         }
         Ok(records)
+    }
+
+    /// To before what the receiver may have lost.
+    fn go_back(&mut self) {
+        let at = self.cursor.sequence();
+        let Some(before) = self.recent.interrupted(at, clock::boot_now()) else {
+            return;
+        };
+        match self.cursor.move_to(before) {
+            Ok(()) => self.shared.health().sequence = before,
+            Err(error) => tracing::error!(%error, "the cursor of an audit export does not move"),
+        }
     }
 
     fn failed(&mut self, error: &str) {
