@@ -13,6 +13,7 @@ use enforcer_tests::{
     Scene, Streams,
     collector::Collector,
     config::{Audit, CollectorOutbound, Export},
+    metrics::Metrics,
     rsyslog::{self, Rsyslog},
     wait,
 };
@@ -85,6 +86,18 @@ fn records_reach_every_receiver_once_it_takes_them_and_a_cut_waits_for_none() {
         (status.code == 1 && status.stdout.contains(said)).then_some(())
     })
     .unwrap();
+
+    let figures = Metrics::of(daemon.cli(&["metrics"]).unwrap().stdout);
+    figures.check().unwrap();
+    let of = |name: &str, export: &str| {
+        let series = format!(r#"enforcer_audit_export_{name}{{export="{export}"}}"#);
+        figures.value(&series)
+    };
+    assert!(of("failures_total", "collector").unwrap() >= 1.0);
+    assert!(of("behind_records", "collector").unwrap() >= record["sequence"].as_f64().unwrap());
+    assert_eq!(of("last_success_timestamp_seconds", "collector"), None);
+    assert!(of("last_success_timestamp_seconds", "file").is_some());
+    assert_eq!(of("failures_total", "file"), Some(0.0));
 
     // It comes back while no daemon runs.
     daemon.terminate().unwrap();

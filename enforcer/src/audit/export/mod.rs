@@ -33,10 +33,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) use message::{host_name, message as syslog_message};
 
 use self::{cursor::CursorFile, recent::Recent, syslog::SyslogSocket};
-use super::{AuditReader, Filter, ReadError, StoredRecord, lines::LineFile};
+use super::{AuditReader, Filter, ReadError, StoredRecord, lines::LineFile, rfc3339};
 use crate::{
     channel::{ExportBatch, ExportOutcome, MAX_EXPORT},
-    clock,
+    clock::{self, WallInstant},
 };
 
 /// Records of a batch.
@@ -72,6 +72,16 @@ pub struct ExporterHealth {
     pub rejected: u64,
     /// Records that were removed from the log before they were delivered.
     pub missed: u64,
+    /// Deliveries that failed, and were or are to be tried again.
+    #[serde(default)]
+    pub failed: u64,
+    /// When a delivery last succeeded; absent before the first since the start.
+    #[serde(
+        default,
+        with = "rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub delivered_at: Option<WallInstant>,
     /// Why the last delivery failed; absent while deliveries succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -132,10 +142,15 @@ impl Exporter {
     /// If the thread can't be started.
     pub fn start(parts: ExporterParts) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared.health().name.clone_from(&parts.name);
+        let cursor = CursorFile::new(&parts.state_dir, &parts.name);
+        *shared.health() = ExporterHealth {
+            name: parts.name.clone(),
+            sequence: cursor.sequence(),
+            ..ExporterHealth::default()
+        };
         let run = Run {
             shared: Arc::clone(&shared),
-            cursor: CursorFile::new(&parts.state_dir, &parts.name),
+            cursor,
             way: match (parts.destination, parts.gateway) {
                 (Destination::JsonFile(path), _) => Way::File(LineFile::new(path)),
                 (Destination::Syslog(path), _) => Way::Syslog(SyslogSocket::new(path)),
@@ -230,7 +245,11 @@ impl Run {
                     tracing::error!(first, last, error, "audit records were not taken");
                     self.shared.health().rejected += count;
                 }
-                ExportOutcome::Delivered => self.shared.health().delivered += count,
+                ExportOutcome::Delivered => {
+                    let mut health = self.shared.health();
+                    health.delivered += count;
+                    health.delivered_at = Some(clock::wall_now());
+                }
             }
             self.backoff = SHORTEST_BACKOFF;
             let before = self.cursor.sequence();
@@ -302,6 +321,7 @@ impl Run {
             );
         }
         health.last_error = Some(error.to_owned());
+        health.failed += 1;
         drop(health);
         self.shared.sleep(self.backoff);
         self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);
