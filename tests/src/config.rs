@@ -66,7 +66,9 @@ pub enum Export {
         json_file: PathBuf,
     },
     Syslog {
-        syslog: PathBuf,
+        syslog: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outbound: Option<CollectorOutbound>,
     },
     Otlp {
         otlp: String,
@@ -78,7 +80,8 @@ pub enum Export {
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the keys of the configuration file")]
 pub struct CollectorOutbound {
-    pub ca: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     pub allow_networks: Vec<String>,
 }
 

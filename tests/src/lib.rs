@@ -48,6 +48,7 @@ pub mod process;
 pub mod provider;
 pub mod receiver;
 pub mod reload_under_load;
+pub mod rsyslog;
 pub mod scene;
 pub mod streams;
 pub mod throughput;

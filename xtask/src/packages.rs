@@ -30,6 +30,8 @@ const TEST_PACKAGES: [&str; 26] = [
     "prometheus",
     "python3-grpcio",
     "python3-websockets",
+    "rsyslog",
+    "rsyslog-gnutls",
     "socat",
     "tcpdump",
     "tmux",

@@ -176,6 +176,9 @@ pub enum ExportOutcome {
     Rejected(String),
     /// It is to be tried again.
     Failed(String),
+    /// It is to be tried again, with what was delivered just before: the receiver is gone, and does
+    /// not acknowledge what it takes.
+    Interrupted(String),
 }
 
 /// A refused request, for the audit log.

@@ -180,6 +180,8 @@ fn exporter(export: &ExporterHealth) -> String {
         rejected,
         missed,
         last_error,
+        failed: _,
+        delivered_at: _,
     } = export;
     let mut text = format!("{name}, {delivered} delivered, up to record {sequence}");
     for (number, what) in [(rejected, "NOT TAKEN"), (missed, "MISSED")] {

@@ -11,6 +11,7 @@ use super::{
     duration::Zero,
     outbound,
     raw::{Named, RawAudit, RawExport},
+    syslog,
 };
 use crate::audit::HEADS_NAME;
 
@@ -67,13 +68,16 @@ fn exports(draft: &mut Draft<'_>, raw: Named<RawExport>) -> BTreeMap<String, Exp
 }
 
 fn export(draft: &mut Draft<'_>, name: &Spanned<String>, raw: RawExport) -> Option<Export> {
-    if let (None, Some(section)) = (&raw.otlp, &raw.outbound) {
-        let help = "remove it, or add `otlp`";
-        draft.report(section, "`outbound` says how a collector is reached", help);
+    let network = raw.otlp.as_ref().or(raw.syslog.as_ref());
+    if let Some(section) = &raw.outbound
+        && network.is_none_or(|address| !address.get_ref().contains("://"))
+    {
+        let help = "remove it, or write `otlp` or `syslog` as a URL";
+        draft.report(section, "`outbound` says how a network is reached", help);
     }
     match (raw.json_file, raw.syslog, raw.otlp) {
         (Some(path), None, None) => Some(Export::JsonFile(draft.resolve(&path))),
-        (None, Some(path), None) => Some(Export::Syslog(draft.resolve(&path))),
+        (None, Some(place), None) => syslog::convert(draft, &place, raw.outbound.as_ref()),
         (None, None, Some(url)) => {
             let outbound = outbound::convert(draft, raw.outbound.as_ref());
             let url = outbound::url(draft, "otlp", &url)?;

@@ -28,6 +28,7 @@ mod raw;
 mod route;
 mod routes;
 mod shape;
+mod syslog;
 mod tunnels;
 mod upstream;
 
@@ -171,6 +172,8 @@ pub enum Export {
     JsonFile(PathBuf),
     /// A datagram socket of this machine that takes syslog messages.
     Syslog(PathBuf),
+    /// A receiver of syslog messages on a network.
+    SyslogNetwork(SyslogReceiver),
     /// A collector of OpenTelemetry logs.
     Otlp {
         /// Where it takes them.
@@ -178,6 +181,30 @@ pub enum Export {
         /// How it is reached.
         outbound: Outbound,
     },
+}
+
+/// Who takes syslog messages on a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyslogReceiver {
+    /// How messages get there.
+    pub transport: SyslogTransport,
+    /// Name or address, the latter without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How it is reached.
+    pub outbound: Outbound,
+}
+
+/// How syslog messages (RFC 5424) get to a receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyslogTransport {
+    /// TLS (RFC 5425).
+    Tls,
+    /// TCP, with octets counted (RFC 6587).
+    Tcp,
+    /// UDP (RFC 5426).
+    Udp,
 }
 
 /// How the gateway asks something of others over HTTP: `outbound = { .. }` of the section that says

@@ -74,7 +74,7 @@ pub(super) struct RawAudit {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawExport {
     pub(super) json_file: Option<PathBuf>,
-    pub(super) syslog: Option<PathBuf>,
+    pub(super) syslog: Option<Spanned<String>>,
     pub(super) otlp: Option<Spanned<String>>,
     pub(super) outbound: Option<Spanned<RawOutbound>>,
 }

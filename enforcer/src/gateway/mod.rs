@@ -234,7 +234,7 @@ impl Server {
         tokio::spawn(figures::report(Arc::clone(&gateway)));
         tokio::spawn(sweep_pools(gateway));
         tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
-        started.collectors.serve(&link);
+        started.receivers.serve(&link);
         tokio::spawn(driver.run(channel));
         Ok(Self { link, finished })
     }

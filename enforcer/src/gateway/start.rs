@@ -18,7 +18,7 @@ use crate::{
     gateway::{
         Service, Target,
         assertion::Assertions,
-        export::Collectors,
+        export::Receivers,
         http::{http2, path::PathError, route::RouteTable},
         identity::{Identifier, IdentityError},
         postgres::{self, Login, PostgresService},
@@ -79,7 +79,7 @@ pub(crate) enum StartError {
 
 /// Everything that serving needs.
 pub(crate) struct Started {
-    pub(crate) collectors: Collectors,
+    pub(crate) receivers: Receivers,
     pub(crate) channel: OwnedFd,
     pub(crate) handover: OwnedFd,
     pub(crate) listeners: Vec<StartedListener>,
@@ -190,7 +190,7 @@ pub(crate) fn load(
                 .map_err(|error| StartError::Password(route.listener.clone(), error))?,
         });
     }
-    let collectors = Collectors::load(&config, &mut roots)
+    let receivers = Receivers::load(&config, &mut roots)
         .map_err(|(name, error)| StartError::Export(name, error))?;
     let webhooks = Webhooks::load(&config.monitoring.webhooks, &mut roots)
         .map_err(|(name, error)| StartError::Webhook(name, error))?;
@@ -201,7 +201,7 @@ pub(crate) fn load(
         .map_err(StartError::Traces)?;
     Ok(Started {
         channel,
-        collectors,
+        receivers,
         handover,
         listeners,
         identifier: Identifier::load(&config.identity, &mut roots)?,

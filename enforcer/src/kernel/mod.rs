@@ -6,6 +6,7 @@
 //! - [`maps`](self::maps): typed access to the maps;
 //! - [`events`](self::events): the ring buffer; [`log`](self::log): the programs' own log lines;
 //! - [`reset`](self::reset): `SOCK_DESTROY`;
+//! - [`tcp`](self::tcp): the state of a connection;
 //! - [`file_watch`](self::file_watch): a file that is written anew or replaced;
 //! - [`timer`](self::timer): the alarm on `CLOCK_BOOTTIME` and the watch for steps of the wall clock.
 
@@ -18,4 +19,5 @@ pub mod maps;
 pub mod probe;
 mod readable;
 pub mod reset;
+pub mod tcp;
 pub mod timer;

@@ -1,5 +1,6 @@
 //! The figures as text (Prometheus text format, version 0.0.4).
 
+mod deliveries;
 mod families;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use super::{
     tally::LATENESS_BOUNDS,
 };
 use crate::{
-    audit::{AuditHealth, DetectorKind},
+    audit::{AuditHealth, DetectorKind, ExporterHealth},
     clock::WallInstant,
     session::EndReason,
     warden::store::StoreHealth,
@@ -55,6 +56,8 @@ pub struct Snapshot {
     pub canaries: [u64; 2],
     /// The last one.
     pub canary: Option<CanaryResult>,
+    /// The exporters of the audit log.
+    pub exporters: Vec<ExporterHealth>,
     /// The receivers of alerts.
     pub webhooks: Vec<WebhookState>,
 }
@@ -101,6 +104,8 @@ pub struct WebhookState {
     pub failed: u64,
     /// Alerts that it will never get.
     pub dropped: u64,
+    /// When it last took one, since the start.
+    pub delivered_at: Option<WallInstant>,
 }
 
 /// All figures.
@@ -429,7 +434,8 @@ fn records(out: &mut Families, tally: &Tally, snapshot: &Snapshot) {
         ),
     );
     canary(out, snapshot);
-    webhooks(out, &snapshot.webhooks);
+    deliveries::exporters(out, &snapshot.exporters, snapshot.audit.sequence);
+    deliveries::webhooks(out, &snapshot.webhooks);
 }
 
 fn canary(out: &mut Families, snapshot: &Snapshot) {
@@ -454,34 +460,6 @@ fn canary(out: &mut Families, snapshot: &Snapshot) {
             last.at.as_unix_seconds() as f64,
         );
     }
-}
-
-fn webhooks(out: &mut Families, webhooks: &[WebhookState]) {
-    out.gauges(
-        "enforcer_webhook_queue_alerts",
-        "Alerts that wait for a receiver.",
-        webhooks.iter().map(|webhook| {
-            (
-                vec![("webhook", webhook.name.as_str())],
-                webhook.queued as f64,
-            )
-        }),
-    );
-    out.counters(
-        "enforcer_webhook_deliveries_total",
-        "Alerts delivered, attempts that failed, and alerts that were given up.",
-        webhooks.iter().flat_map(|webhook| {
-            [
-                ("delivered", webhook.delivered),
-                ("failed", webhook.failed),
-                ("dropped", webhook.dropped),
-            ]
-            .map(|(result, count)| {
-                let labels = vec![("webhook", webhook.name.as_str()), ("result", result)];
-                (labels, count)
-            })
-        }),
-    );
 }
 
 fn route_labels(route: &RouteLabels) -> Labels<'_> {

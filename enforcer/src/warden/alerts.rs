@@ -121,7 +121,7 @@ impl Alerts {
         if let Some(failure) = failure {
             tracing::warn!(webhook, failure, "an alert was not taken; it is sent again");
         }
-        if queue.settled(id, failure.is_none(), now.boot, random())
+        if queue.settled(id, failure.is_none(), now, random())
             && let Some(spool) = &self.spool
         {
             spool.remove(webhook, id.to_owned());

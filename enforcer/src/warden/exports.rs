@@ -40,7 +40,7 @@ impl Exports {
             let (destination, gateway) = match export {
                 Export::JsonFile(path) => (Destination::JsonFile(path.clone()), None),
                 Export::Syslog(path) => (Destination::Syslog(path.clone()), None),
-                Export::Otlp { .. } => {
+                Export::SyslogNetwork(_) | Export::Otlp { .. } => {
                     let (outcomes, heard) = mpsc::channel();
                     exports.waiting.insert(name.clone(), outcomes);
                     let to_loop = to_loop.clone();

@@ -117,6 +117,7 @@ impl Core {
             store: self.store.health(),
             canaries: self.canary.runs(),
             canary: self.canary.last_result(),
+            exporters: self.exports.health(),
             webhooks: self.alerts.states(),
         }
     }

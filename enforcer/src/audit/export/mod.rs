@@ -13,6 +13,8 @@
 //! holds up nobody, and what retention removes before it was sent is counted as missed.
 
 mod cursor;
+mod message;
+mod recent;
 mod syslog;
 
 use std::{
@@ -28,11 +30,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use self::{cursor::CursorFile, syslog::SyslogSocket};
-use super::{AuditReader, Filter, ReadError, StoredRecord, lines::LineFile};
+pub(crate) use message::{host_name, message as syslog_message};
+
+use self::{cursor::CursorFile, recent::Recent, syslog::SyslogSocket};
+use super::{AuditReader, Filter, ReadError, StoredRecord, lines::LineFile, rfc3339};
 use crate::{
     channel::{ExportBatch, ExportOutcome, MAX_EXPORT},
-    clock,
+    clock::{self, WallInstant},
 };
 
 /// Records of a batch.
@@ -68,6 +72,16 @@ pub struct ExporterHealth {
     pub rejected: u64,
     /// Records that were removed from the log before they were delivered.
     pub missed: u64,
+    /// Deliveries that failed, and were or are to be tried again.
+    #[serde(default)]
+    pub failed: u64,
+    /// When a delivery last succeeded; absent before the first since the start.
+    #[serde(
+        default,
+        with = "rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub delivered_at: Option<WallInstant>,
     /// Why the last delivery failed; absent while deliveries succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -128,10 +142,15 @@ impl Exporter {
     /// If the thread can't be started.
     pub fn start(parts: ExporterParts) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared.health().name.clone_from(&parts.name);
+        let cursor = CursorFile::new(&parts.state_dir, &parts.name);
+        *shared.health() = ExporterHealth {
+            name: parts.name.clone(),
+            sequence: cursor.sequence(),
+            ..ExporterHealth::default()
+        };
         let run = Run {
             shared: Arc::clone(&shared),
-            cursor: CursorFile::new(&parts.state_dir, &parts.name),
+            cursor,
             way: match (parts.destination, parts.gateway) {
                 (Destination::JsonFile(path), _) => Way::File(LineFile::new(path)),
                 (Destination::Syslog(path), _) => Way::Syslog(SyslogSocket::new(path)),
@@ -145,6 +164,7 @@ impl Exporter {
             database: parts.database,
             reader: None,
             backoff: SHORTEST_BACKOFF,
+            recent: Recent::default(),
         };
         let thread = thread::Builder::new()
             .name("audit-export".to_owned())
@@ -187,6 +207,7 @@ struct Run {
     database: PathBuf,
     reader: Option<AuditReader>,
     backoff: Duration,
+    recent: Recent,
 }
 
 impl Run {
@@ -214,13 +235,25 @@ impl Run {
                     self.failed(&error);
                     continue;
                 }
+                ExportOutcome::Interrupted(error) => {
+                    self.reader = None;
+                    self.go_back();
+                    self.failed(&error);
+                    continue;
+                }
                 ExportOutcome::Rejected(error) => {
                     tracing::error!(first, last, error, "audit records were not taken");
                     self.shared.health().rejected += count;
                 }
-                ExportOutcome::Delivered => self.shared.health().delivered += count,
+                ExportOutcome::Delivered => {
+                    let mut health = self.shared.health();
+                    health.delivered += count;
+                    health.delivered_at = Some(clock::wall_now());
+                }
             }
             self.backoff = SHORTEST_BACKOFF;
+            let before = self.cursor.sequence();
+            self.recent.delivered(before, last, clock::boot_now());
             let moved = self.cursor.move_to(last);
             let mut health = self.shared.health();
             if health.last_error.take().is_some() {
@@ -266,6 +299,18 @@ impl Run {
         Ok(records)
     }
 
+    /// To before what the receiver may have lost.
+    fn go_back(&mut self) {
+        let at = self.cursor.sequence();
+        let Some(before) = self.recent.interrupted(at, clock::boot_now()) else {
+            return;
+        };
+        match self.cursor.move_to(before) {
+            Ok(()) => self.shared.health().sequence = before,
+            Err(error) => tracing::error!(%error, "the cursor of an audit export does not move"),
+        }
+    }
+
     fn failed(&mut self, error: &str) {
         let mut health = self.shared.health();
         if health.last_error.is_none() {
@@ -276,6 +321,7 @@ impl Run {
             );
         }
         health.last_error = Some(error.to_owned());
+        health.failed += 1;
         drop(health);
         self.shared.sleep(self.backoff);
         self.backoff = (self.backoff * 2).min(LONGEST_BACKOFF);

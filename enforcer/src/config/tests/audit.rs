@@ -44,6 +44,9 @@ fn an_export_goes_to_exactly_one_place() {
     let file = Path::new("/etc/enforcer/a.jsonl").to_owned();
     assert_eq!(exports["a"], Export::JsonFile(file));
     assert_eq!(exports["b"], Export::Syslog("/dev/log".into()));
+    let network = with("[audit.exports.a]\nsyslog = \"tls://logs.example\"\noutbound = {}");
+    let network = parse(&network).unwrap().audit.exports;
+    assert!(matches!(&network["a"], Export::SyslogNetwork(it) if it.port == 6514));
     let url = |export: &Export| match export {
         Export::Otlp { url, .. } => url.to_string(),
         other => panic!("{other:?}"),
@@ -59,10 +62,12 @@ fn an_export_goes_to_exactly_one_place() {
             "otlp = \"http://collector.example\"",
             "is not an `https://` URL",
         ),
+        ("syslog = \"ftp://a\"", "is not a `tls://`"),
         (
-            "syslog = \"a\"\noutbound = {}",
-            "how a collector is reached",
+            "syslog = \"udp://a\"\noutbound = { ca = \"ca.pem\" }",
+            "are for TLS",
         ),
+        ("syslog = \"a\"\noutbound = {}", "how a network is reached"),
     ] {
         let text = with(&format!("[audit.exports.a]\n{keys}"));
         let problems = problems(parse(&text).expect_err(keys));

@@ -1,10 +1,7 @@
-//! Connections of the client: the name is resolved here, each address is looked at, and only then
-//! is there a socket. It lives in the gateway's cgroup, where the kernel takes it for an upstream
-//! connection that belongs to no session.
+//! Connections of the HTTP client.
 
 use std::{
     io,
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,62 +14,41 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use ipnet::IpNet;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::address::{Forbidden, Nearness, admit};
+use super::{
+    address::Nearness,
+    dial::{ConnectError, Dialer, secured},
+};
 
-/// Why there is no connection.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error("the URL has no host")]
-    NoHost,
-    #[error("`{0}` cannot be resolved: {1}")]
-    Unresolved(String, Arc<io::Error>),
-    #[error("`{0}` has no address")]
-    NoAddress(String),
-    #[error("`{0}` is not asked: {1}")]
-    Forbidden(String, Forbidden),
-    #[error("`{0}` cannot be reached: {1}")]
-    Unreachable(String, Arc<io::Error>),
-    #[error("TLS with `{0}`: {1}")]
-    Tls(String, Arc<io::Error>),
-    #[error("no connection to `{0}` in time")]
-    Timeout(String),
-}
-
-/// Makes connections, each to an address that may be connected to.
+/// Makes connections of HTTP.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tls: Arc<ClientConfig>,
-    allowed: Arc<[IpNet]>,
+    tls: TlsConnector,
+    dialer: Dialer,
     connect_timeout: Duration,
-    /// How near the server was that sent us here.
-    redirected_from: Option<Nearness>,
 }
 
 impl Connector {
-    pub(super) fn new(mut tls: ClientConfig, allowed: &[IpNet], connect_timeout: Duration) -> Self {
+    pub(super) fn new(mut tls: ClientConfig, dialer: Dialer, connect_timeout: Duration) -> Self {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
-            tls: Arc::new(tls),
-            allowed: allowed.into(),
+            tls: TlsConnector::from(Arc::new(tls)),
+            dialer,
             connect_timeout,
-            redirected_from: None,
         }
     }
 
     /// The same for what a server at such an address redirects to.
     pub(super) fn redirected(&self, from: Nearness) -> Self {
         Self {
-            redirected_from: Some(from),
+            dialer: self.dialer.redirected(from),
             ..self.clone()
         }
     }
@@ -91,13 +67,9 @@ impl Connector {
     }
 
     async fn reach(&self, host: &str, port: u16, secure: bool) -> Result<Stream, ConnectError> {
-        let (tcp, nearness) = self.connect_tcp(host, port).await?;
+        let (tcp, nearness) = self.dialer.tcp(host, port).await?;
         let io: Box<dyn Duplex> = if secure {
-            let broken = |error| ConnectError::Tls(host.to_owned(), Arc::new(error));
-            let name = ServerName::try_from(host.to_owned())
-                .map_err(|error| broken(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            let tls = TlsConnector::from(Arc::clone(&self.tls));
-            Box::new(tls.connect(name, tcp).await.map_err(broken)?)
+            Box::new(secured(&self.tls, host, tcp).await?)
         } else {
             Box::new(tcp)
         };
@@ -105,38 +77,6 @@ impl Connector {
             io: TokioIo::new(io),
             nearness,
         })
-    }
-
-    /// The first of the addresses that may be connected to and answers.
-    async fn connect_tcp(
-        &self,
-        host: &str,
-        port: u16,
-    ) -> Result<(TcpStream, Nearness), ConnectError> {
-        let resolved = lookup_host((host, port))
-            .await
-            .map_err(|error| ConnectError::Unresolved(host.to_owned(), error.into()))?;
-        let mut fault = ConnectError::NoAddress(host.to_owned());
-        for address in resolved {
-            match self.admit(address.ip()) {
-                Err(forbidden) => fault = ConnectError::Forbidden(host.to_owned(), forbidden),
-                Ok(nearness) => match TcpStream::connect(address).await {
-                    Ok(stream) => {
-                        // Small messages both ways; a failure costs some latency.
-                        let _ = stream.set_nodelay(true);
-                        return Ok((stream, nearness));
-                    }
-                    Err(error) => {
-                        fault = ConnectError::Unreachable(host.to_owned(), error.into());
-                    }
-                },
-            }
-        }
-        Err(fault)
-    }
-
-    fn admit(&self, address: IpAddr) -> Result<Nearness, Forbidden> {
-        admit(address, &self.allowed, self.redirected_from)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod address;
 mod connect;
+mod dial;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +27,7 @@ use hyper_util::{
 };
 use tokio::time::timeout;
 
-pub(crate) use connect::ConnectError;
+pub(crate) use dial::{ConnectError, Dialer, secured};
 
 use self::{address::Nearness, connect::Connector};
 use crate::{
@@ -90,7 +91,8 @@ impl Outbound {
     ) -> Result<Self, UpstreamTlsError> {
         let certificate = settings.client_certificate.as_ref();
         let tls = client_config(settings.ca.as_deref(), certificate, native)?;
-        let connector = Connector::new(tls, &settings.allow_networks, settings.connect_timeout);
+        let dialer = Dialer::new(&settings.allow_networks);
+        let connector = Connector::new(tls, dialer, settings.connect_timeout);
         Ok(Self {
             client: client(connector.clone()),
             connector,

@@ -31,7 +31,7 @@ use crate::{
     },
     gateway::{
         Server, Service, Target,
-        export::Collectors,
+        export::Receivers,
         http::{
             http2,
             route::{RouteTable, tests::route},
@@ -378,7 +378,7 @@ impl World {
         let handover = folder.path().join("handover.sock");
         let (ours, theirs) = UnixSeqpacket::pair().unwrap();
         let server = Server::start(Started {
-            collectors: Collectors::default(),
+            receivers: Receivers::default(),
             channel: theirs.into(),
             handover: UnixSeqpacketListener::bind(&handover).unwrap().into(),
             listeners: vec![StartedListener {

@@ -39,8 +39,19 @@ fn full() -> String {
             at: WallInstant::from_unix_seconds(1_700_000_000),
             passed: true,
         }),
+        audit: AuditHealth {
+            sequence: 9,
+            ..AuditHealth::default()
+        },
+        exporters: vec![ExporterHealth {
+            name: "siem".to_owned(),
+            sequence: 7,
+            delivered_at: Some(WallInstant::from_unix_seconds(1_700_000_001)),
+            ..ExporterHealth::default()
+        }],
         webhooks: vec![WebhookState {
             name: "chat".to_owned(),
+            delivered_at: Some(WallInstant::from_unix_seconds(1_700_000_002)),
             ..WebhookState::default()
         }],
         ..Snapshot::default()
@@ -76,6 +87,10 @@ fn labels_are_escaped_and_known_values_start_at_zero() {
         r#"enforcer_tls_handshakes_total{listener="public",result="failed"} 1"#,
         r#"enforcer_cut_lateness_seconds_bucket{le="0.0001"} 0"#,
         r#"enforcer_canary_last_run_timestamp_seconds 1700000000"#,
+        r#"enforcer_audit_export_behind_records{export="siem"} 2"#,
+        r#"enforcer_audit_export_records_total{export="siem",result="rejected"} 0"#,
+        r#"enforcer_audit_export_last_success_timestamp_seconds{export="siem"} 1700000001"#,
+        r#"enforcer_webhook_last_success_timestamp_seconds{webhook="chat"} 1700000002"#,
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

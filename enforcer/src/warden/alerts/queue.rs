@@ -38,6 +38,7 @@ pub(super) struct Queue {
     delivered: u64,
     failed: u64,
     dropped: u64,
+    delivered_at: Option<WallInstant>,
 }
 
 impl Queue {
@@ -51,6 +52,7 @@ impl Queue {
             delivered: 0,
             failed: 0,
             dropped: 0,
+            delivered_at: None,
         }
     }
 
@@ -95,25 +97,20 @@ impl Queue {
     }
 
     /// What became of an attempt. True if the alert is done with.
-    pub(super) fn settled(
-        &mut self,
-        id: &str,
-        delivered: bool,
-        now: BootInstant,
-        jitter: u32,
-    ) -> bool {
+    pub(super) fn settled(&mut self, id: &str, delivered: bool, now: Now, jitter: u32) -> bool {
         if self.waiting.front().is_none_or(|first| first.id != id) {
             return false;
         }
         self.in_flight_until = None;
         if !delivered {
-            self.fail(now, jitter);
+            self.fail(now.boot, jitter);
             return false;
         }
         self.waiting.pop_front();
         self.delivered += 1;
+        self.delivered_at = Some(now.wall);
         self.failures = 0;
-        self.next_at = now;
+        self.next_at = now.boot;
         true
     }
 
@@ -125,6 +122,7 @@ impl Queue {
             delivered: self.delivered,
             failed: self.failed,
             dropped: self.dropped,
+            delivered_at: self.delivered_at,
         }
     }
 
@@ -155,6 +153,13 @@ mod tests {
         BootInstant::from_nanos(seconds * 1_000_000_000)
     }
 
+    fn both(seconds: u64) -> Now {
+        Now {
+            boot: at(seconds),
+            wall: WallInstant::from_unix_seconds(i64::try_from(seconds).unwrap()),
+        }
+    }
+
     fn sent(queue: &mut Queue, seconds: u64, jitter: u32) -> Option<String> {
         queue.due(at(seconds), jitter).map(|alert| alert.id.clone())
     }
@@ -164,12 +169,17 @@ mod tests {
         let mut queue = Queue::new(vec![alert("a"), alert("b")]);
         assert_eq!(sent(&mut queue, 1, 0).as_deref(), Some("a"));
         assert_eq!(sent(&mut queue, 2, 0), None);
-        assert!(!queue.settled("b", true, at(2), 0), "not the one in flight");
-        assert!(queue.settled("a", true, at(2), 0));
+        assert!(
+            !queue.settled("b", true, both(2), 0),
+            "not the one in flight"
+        );
+        assert!(queue.settled("a", true, both(2), 0));
         assert_eq!(sent(&mut queue, 2, 0).as_deref(), Some("b"));
-        assert!(queue.settled("b", true, at(3), 0));
+        assert!(queue.settled("b", true, both(3), 0));
         assert_eq!(sent(&mut queue, 4, 0), None);
-        assert_eq!(queue.state("x").delivered, 2);
+        let state = queue.state("x");
+        assert_eq!(state.delivered, 2);
+        assert_eq!(state.delivered_at, Some(WallInstant::from_unix_seconds(3)));
     }
 
     #[test]
@@ -179,7 +189,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..12 {
             assert!(sent(&mut queue, now, 0).is_some());
-            assert!(!queue.settled("a", false, at(now), u32::MAX));
+            assert!(!queue.settled("a", false, both(now), u32::MAX));
             let before = now;
             while sent(&mut queue, now, 0).is_none() {
                 now += 1;
@@ -190,7 +200,7 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
         assert!(sent(&mut queue, now, 0).is_some());
-        assert!(queue.settled("a", true, at(now), 0));
+        assert!(queue.settled("a", true, both(now), 0));
         assert_eq!(sent(&mut queue, now, 0).as_deref(), Some("b"));
     }
 

@@ -1,89 +1,39 @@
-//! Audit records on their way to a collector: OTLP logs as JSON over HTTP (OpenTelemetry protocol).
-//!
-//! The warden hands over one batch at a time of each exporter, and keeps it until it hears how that
-//! went.
-
-use std::{collections::HashMap, sync::Arc};
+//! Audit records to a collector: OTLP logs as JSON over HTTP (OpenTelemetry protocol).
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
 
-use super::{
-    link::Link,
-    outbound::Outbound,
-    upstream::tls::{NativeRoots, UpstreamTlsError},
-};
 use crate::{
     audit::rfc3339,
-    channel::{ExportBatch, ExportOutcome, ToWarden},
-    config::{Config, Export},
+    channel::ExportOutcome,
+    config,
+    gateway::{
+        outbound::Outbound,
+        upstream::tls::{NativeRoots, UpstreamTlsError},
+    },
 };
 
 /// Longest answer of a collector that is looked at.
 const LONGEST_ANSWER: usize = 16 * 1024;
-/// Batches that may wait: the warden sends one of each exporter.
-const QUEUE: usize = 64;
-
-/// Where records go, by the name of the exporter.
-#[derive(Debug, Default)]
-pub(crate) struct Collectors(HashMap<String, Arc<Collector>>);
 
 #[derive(Debug)]
-struct Collector {
+pub(super) struct Collector {
     url: Uri,
     client: Outbound,
 }
 
-impl Collectors {
-    /// Loads what the configuration names: to be called before the process is sealed.
-    pub(crate) fn load(
-        config: &Config,
-        roots: &mut NativeRoots,
-    ) -> Result<Self, (String, UpstreamTlsError)> {
-        let mut collectors = HashMap::new();
-        for (name, export) in &config.audit.exports {
-            let Export::Otlp { url, outbound } = export else {
-                continue;
-            };
-            let client = Outbound::load(outbound, roots).map_err(|error| (name.clone(), error))?;
-            let collector = Collector {
-                url: url.clone(),
-                client,
-            };
-            collectors.insert(name.clone(), Arc::new(collector));
-        }
-        Ok(Self(collectors))
-    }
-
-    /// Sends what the warden hands over, each batch by itself, for as long as the link lives.
-    pub(crate) fn serve(self, link: &Arc<Link>) {
-        let (sender, mut batches) = mpsc::channel::<ExportBatch>(QUEUE);
-        link.take_exports(sender);
-        let link = Arc::clone(link);
-        tokio::spawn(async move {
-            while let Some(batch) = batches.recv().await {
-                let collector = self.0.get(&batch.exporter).cloned();
-                let link = Arc::clone(&link);
-                tokio::spawn(async move {
-                    let outcome = match collector {
-                        Some(collector) => collector.send(&batch.records).await,
-                        None => ExportOutcome::Failed("the gateway does not know it".to_owned()),
-                    };
-                    link.tell(ToWarden::Exported {
-                        exporter: batch.exporter,
-                        batch: batch.batch,
-                        outcome,
-                    });
-                });
-            }
-        });
-    }
-}
-
 impl Collector {
-    async fn send(&self, records: &[String]) -> ExportOutcome {
+    pub(super) fn load(
+        url: Uri,
+        outbound: &config::Outbound,
+        roots: &mut NativeRoots,
+    ) -> Result<Self, UpstreamTlsError> {
+        let client = Outbound::load(outbound, roots)?;
+        Ok(Self { url, client })
+    }
+
+    pub(super) async fn send(&self, records: &[String]) -> ExportOutcome {
         let mut request = Request::new(Bytes::from(logs(records).to_string()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.url.clone();
