@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the end-to-end tests run.
-const TEST_PACKAGES: [&str; 26] = [
+const TEST_PACKAGES: &[&str] = &[
     "bpftool",
     "chromium",
     "curl",
@@ -66,7 +66,7 @@ pub(crate) fn install_for_tests() -> Result<()> {
         );
         return Ok(());
     }
-    install(&TEST_PACKAGES).map(drop)
+    install(TEST_PACKAGES).map(drop)
 }
 
 /// Installs those of `wanted` that are missing, and says which they were.
