@@ -58,6 +58,7 @@ pub fn run() -> Result<()> {
     config.policy().idle_timeout = Some("10m".to_owned());
     let shorter = config.text()?;
     config.policy().max_session = "2h".to_owned();
+    config.policy().idle_timeout = None;
     let longer = config.text()?;
     wait::until_wall(deadline.saturating_sub(LEAD));
     let shortening = reload(&daemon, &shorter, "shortened")?;

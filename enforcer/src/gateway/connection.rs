@@ -74,6 +74,7 @@ pub(crate) struct ConnectionContext {
     pub(crate) inspection: Arc<Inspection>,
     pub(crate) patience: Patience,
     pub(crate) calls: Calls,
+    asked: watch::Sender<bool>,
     leaving: Notify,
     closed: watch::Sender<bool>,
     /// The gateway does not exit while there is work.
@@ -91,6 +92,12 @@ impl ConnectionContext {
                 token.is_none() && self.client.has_certificate()
             }
         }
+    }
+
+    /// A request has come.
+    pub(crate) fn note_request(&self) {
+        let first = |asked: &mut bool| !std::mem::replace(asked, true);
+        self.asked.send_if_modified(first);
     }
 
     /// The connection is to take no more requests.
@@ -162,6 +169,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         inspection: Arc::default(),
         patience: Patience::default(),
         calls: Calls::default(),
+        asked: watch::Sender::new(false),
         leaving: Notify::new(),
         closed: watch::Sender::new(false),
         _work: work,
@@ -339,10 +347,18 @@ async fn finish(
             None => std::future::pending().await,
         }
     };
+    let drained = async {
+        if orders.wait_for(|orders| orders.drain).await.is_err() {
+            return std::future::pending().await;
+        }
+        // Who has just connected is about to ask, and would see the connection break off. Who does
+        // not ask is not waited for long: see `unbound_limit`.
+        let _ = context.asked.subscribe().wait_for(|asked| *asked).await;
+    };
     tokio::select! {
         () = farewell => {}
         () = context.leaving.notified() => {}
-        Ok(_) = orders.wait_for(|orders| orders.drain) => {}
+        () = drained => {}
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) async fn answer(
     connection: Arc<ConnectionContext>,
     mut request: Request<Received>,
 ) -> Response<ResponseBody> {
+    connection.note_request();
     let unanswered = connection.patience.begin();
     let observation = Observation::begin(&connection, &mut request);
     let http2 = request.version() == Version::HTTP_2;

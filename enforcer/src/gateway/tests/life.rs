@@ -77,6 +77,7 @@ async fn without_a_warden_bound_sessions_go_on_and_new_ones_wait() {
     let mut bound = world.connect().await;
     assert_eq!(bound.get("/", &token).await.status, 200);
     let mut unbound = world.connect().await;
+    let mut fresh = world.connect().await;
     world.warden.die();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(bound.get("/", &token).await.status, 200);
@@ -107,6 +108,10 @@ async fn without_a_warden_bound_sessions_go_on_and_new_ones_wait() {
     next.send(&ToGateway::Drain).await.unwrap();
     assert_eq!(bound.rest().await, (Vec::new(), true));
     assert_eq!(unbound.rest().await, (Vec::new(), true));
+    // Who has just connected is still answered.
+    let answer = fresh.get("/.well-known/enforcer/health/live", &token).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(fresh.rest().await, (Vec::new(), true));
     let drained = tokio::time::timeout(Duration::from_secs(5), world.server.drained());
     drained.await.unwrap();
 }
