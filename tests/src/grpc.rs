@@ -8,7 +8,6 @@
 //! | `Talk` | every message comes back; the client sends three, one after the other |
 
 use std::{
-    fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -17,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use enforcer::clock::WallInstant;
 use serde::Deserialize;
 
-use crate::{bed::Bed, certificates::Identity, process::Process, scene::Scene, wait};
+use crate::{bed::Bed, certificates::Identity, process::Process, scene::Scene};
 
 /// The system's, which has Debian's modules.
 const PYTHON: &str = "/usr/bin/python3";
@@ -48,10 +47,8 @@ impl Server {
         let script = bed.write("grpc-server.py", SERVER)?;
         let file = bed.path("grpc-port");
         let mut command = bed.command(bed.daemon(), PYTHON)?;
-        let process = Process::spawn(command.arg(script).arg(&file).args(pem), "the gRPC server")?;
-        let port = wait::until("the gRPC server listened", || {
-            fs::read_to_string(&file).ok()?.parse().ok()
-        })?;
+        command.arg(script).arg(&file).args(pem);
+        let (process, port) = Process::spawn_server(&mut command, &file, "the gRPC server")?;
         Ok(Self {
             scheme,
             port,

@@ -1,7 +1,7 @@
 //! A server that speaks before it answers, and a client that waits to be asked for its body: both
 //! are Node.js's own, with a few lines to make them talk.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
@@ -10,7 +10,6 @@ use crate::{
     certificates::{Identity, SERVER_NAME},
     process::Process,
     scene::Scene,
-    wait,
 };
 
 const SERVER: &str = include_str!("interim/server.mjs");
@@ -42,10 +41,7 @@ impl Server {
         let file = bed.path("interim-port");
         let mut command = bed.command(bed.daemon(), "node")?;
         command.arg(script).arg(scheme).arg(&file).args(pem);
-        let process = Process::spawn(&mut command, "the speaking server")?;
-        let port = wait::until("the speaking server listened", || {
-            fs::read_to_string(&file).ok()?.parse().ok()
-        })?;
+        let (process, port) = Process::spawn_server(&mut command, &file, "the speaking server")?;
         Ok(Self {
             scheme,
             port,

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -67,6 +68,15 @@ impl Process {
             child,
             what: what.to_owned(),
         })
+    }
+
+    /// Starts a server, and waits until it has written the port that it listens on to `file`.
+    pub fn spawn_server(command: &mut Command, file: &Path, what: &str) -> Result<(Self, u16)> {
+        let process = Self::spawn(command, what)?;
+        let port = wait::until(&format!("{what} listened"), || {
+            fs::read_to_string(file).ok()?.parse().ok()
+        })?;
+        Ok((process, port))
     }
 
     /// Its id.
@@ -135,7 +145,7 @@ pub fn resume(pid: u32) -> Result<()> {
 
 /// Whether there is such a process that has not ended.
 pub fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !matches!(state(&stat), None | Some('Z' | 'X')))
 }
 
@@ -146,7 +156,7 @@ pub fn ended_by(status: ExitStatus, signal: Signal) -> bool {
 
 /// Value of a field in `/proc/PID/status`.
 pub fn status_field(pid: u32, field: &str) -> Result<String> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("read the status of process {pid}"))?;
     status
         .lines()
@@ -156,9 +166,9 @@ pub fn status_field(pid: u32, field: &str) -> Result<String> {
 }
 
 fn threads(pid: u32) -> Option<Vec<char>> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     tasks
-        .map(|task| state(&std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?))
+        .map(|task| state(&fs::read_to_string(task.ok()?.path().join("stat")).ok()?))
         .collect()
 }
 

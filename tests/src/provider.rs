@@ -20,7 +20,6 @@ use crate::{
     namespace::Namespace,
     process::{self, Process},
     scene::Scene,
-    wait,
 };
 
 const SERVER: &str = include_str!("provider/server.mjs");
@@ -65,10 +64,7 @@ impl Provider {
             .stdout(Stdio::null())
             // It warns of what is fine in a test.
             .stderr(File::create(bed.path("provider-errors")).context("a file for errors")?);
-        let process = Process::spawn(&mut command, "the provider")?;
-        let port: u16 = wait::until("the provider listened", || {
-            fs::read_to_string(&port).ok()?.parse().ok()
-        })?;
+        let (process, port) = Process::spawn_server(&mut command, &port, "the provider")?;
         Ok(Self {
             namespace: bed.daemon().clone(),
             cgroup: bed.tools_cgroup()?,

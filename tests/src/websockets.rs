@@ -1,12 +1,12 @@
 //! A WebSocket server and client that nobody here wrote: Debian's `python3-websockets`, with a few
 //! lines to make it talk.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::{bed::Bed, certificates::SERVER_NAME, process::Process, scene::Scene, wait};
+use crate::{bed::Bed, certificates::SERVER_NAME, process::Process, scene::Scene};
 
 /// The system's, which has Debian's modules.
 const PYTHON: &str = "/usr/bin/python3";
@@ -26,10 +26,8 @@ impl Server {
         let script = bed.write("websockets-server.py", SERVER)?;
         let file = bed.path("websockets-port");
         let mut command = bed.command(bed.daemon(), PYTHON)?;
-        let process = Process::spawn(command.arg(script).arg(&file), "the WebSocket server")?;
-        let port = wait::until("the WebSocket server listened", || {
-            fs::read_to_string(&file).ok()?.parse().ok()
-        })?;
+        command.arg(script).arg(&file);
+        let (process, port) = Process::spawn_server(&mut command, &file, "the WebSocket server")?;
         Ok(Self {
             port,
             _process: process,

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use enforcer_tests::{
     Scene,
     certificates::SERVER_NAME,
-    client::{Client, End, Pattern, Raw},
+    client::{Client, End, Pattern, Raw, Talk},
     config::Route,
     upstream::manual::ManualUpstream,
     wait,
@@ -25,9 +25,13 @@ fn header(first: u8, length: &[u8]) -> Vec<u8> {
     [&[first], length, &MASK[..]].concat()
 }
 
+/// The length of a client's frame in 64 bits.
+fn long(length: u64) -> Vec<u8> {
+    [&[0xff][..], &length.to_be_bytes()].concat()
+}
+
 /// None of these is the beginning of a frame.
 fn violations() -> Vec<(&'static str, Vec<u8>)> {
-    let long = |length: u64| [&[0xff][..], &length.to_be_bytes()].concat();
     vec![
         ("the top bit of a length", header(0x82, &long(1 << 63))),
         ("all bits of a length", header(0x82, &long(u64::MAX))),
@@ -48,6 +52,12 @@ fn violations() -> Vec<(&'static str, Vec<u8>)> {
             [header(0x01, &[0x80]), header(0x81, &[0x80])].concat(),
         ),
     ]
+}
+
+/// Somebody else, who talks all the time.
+fn bystander(scene: &Scene, client: &Client) -> Result<Talk> {
+    let socket = client.websocket("/echo", &scene.token("bob")?)?;
+    Ok(socket.talk(Pattern::default()))
 }
 
 type Stream = Raw<TlsStream<TcpStream>>;
@@ -102,10 +112,7 @@ fn what_is_no_frame_is_a_protocol_error_recorded_and_harms_nobody() {
     let scene = Scene::new("ws-violations").unwrap();
     let daemon = scene.start().unwrap();
     let client = scene.client().unwrap();
-    let bystander = client
-        .websocket("/echo", &scene.token("bob").unwrap())
-        .unwrap();
-    let bystander = bystander.talk(Pattern::default());
+    let bystander = bystander(&scene, &client).unwrap();
     let token = scene.token("mallory").unwrap();
     let before = daemon.gateway_memory().unwrap();
     for (count, (what, bytes)) in (1..).zip(violations()) {
@@ -145,13 +152,10 @@ fn a_large_length_and_then_silence_is_an_idle_session() {
     scene.config.policy().idle_timeout = Some("3s".to_owned());
     let daemon = scene.start().unwrap();
     let client = scene.client().unwrap();
-    let bystander = client
-        .websocket("/echo", &scene.token("bob").unwrap())
-        .unwrap();
-    let bystander = bystander.talk(Pattern::default());
+    let bystander = bystander(&scene, &client).unwrap();
     let token = scene.token("mallory").unwrap();
     let before = daemon.gateway_memory().unwrap();
-    let most = header(0x82, &[&[0xff][..], &LENGTH.to_be_bytes()].concat());
+    let most = header(0x82, &long(LENGTH));
     let silent: Vec<_> = (0..SOCKETS)
         .map(|number| {
             let raw = switched(&client, &token).unwrap();
@@ -188,10 +192,7 @@ fn a_server_says_itself_that_a_message_is_too_big() {
     let start = exactly(&raw, 4).unwrap();
     let length = u16::from_be_bytes([start[2], start[3]]);
     exactly(&raw, length.into()).unwrap();
-    let most = header(
-        0x82,
-        &[&[0xff][..], &(u64::MAX >> 1).to_be_bytes()].concat(),
-    );
+    let most = header(0x82, &long(u64::MAX >> 1));
     raw.write(most).unwrap();
     assert_eq!(exactly(&raw, 4).unwrap(), b"\x88\x02\x03\xf1");
     assert_eq!(daemon.refusals("websocket_violation").unwrap(), 0);
