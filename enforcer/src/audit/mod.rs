@@ -32,7 +32,7 @@ mod writer;
 pub use chain::{ChainId, Hash, InvalidDigits, Position};
 pub use detectors::{Alert, DetectorKind, DetectorSettings, Detectors};
 pub use export::{Destination, Exporter, ExporterHealth, ExporterParts, HandOver};
-pub(crate) use export::{host_name, syslog_message};
+pub(crate) use export::{host_name, is_grave, syslog_message};
 pub use filter::{Filter, InvalidFilter, parse_network};
 pub use reader::{AuditReader, ReadError, StoredRecord};
 pub use record::{ConnectionRole, Event, Record, UnknownEvent};

@@ -86,10 +86,18 @@ fn words(event: &str, text: impl Fn(&str) -> Option<String>) -> String {
     words
 }
 
+/// Whether somebody should look at such an event.
+pub(crate) fn is_grave(event: &str) -> bool {
+    matches!(
+        event,
+        "violation" | "audit_lost" | "audit_tampered" | "gateway_died"
+    )
+}
+
 /// Warning, notice or informational.
 fn severity(event: &str) -> u8 {
     match event {
-        "violation" | "audit_lost" | "audit_tampered" | "gateway_died" => 4,
+        event if is_grave(event) => 4,
         "session_refused" | "session_ended" | "limits_tightened" => 5,
         _ => 6,
     }

@@ -30,7 +30,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use message::{host_name, message as syslog_message};
+pub(crate) use message::{host_name, is_grave, message as syslog_message};
 
 use self::{cursor::CursorFile, recent::Recent, syslog::SyslogSocket};
 use super::{AuditReader, Filter, ReadError, StoredRecord, lines::LineFile, rfc3339};

@@ -5,7 +5,7 @@ use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    audit::rfc3339,
+    audit::{is_grave, rfc3339},
     channel::ExportOutcome,
     config,
     gateway::{
@@ -109,9 +109,10 @@ fn log_record(line: &str) -> Option<Value> {
 }
 
 fn severity(event: &str) -> (u8, &'static str) {
-    match event {
-        "violation" | "audit_lost" | "audit_tampered" | "gateway_died" => (13, "WARN"),
-        _ => (9, "INFO"),
+    if is_grave(event) {
+        (13, "WARN")
+    } else {
+        (9, "INFO")
     }
 }
 

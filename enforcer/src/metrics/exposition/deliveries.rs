@@ -1,7 +1,10 @@
 //! What is passed on to others: audit records and alerts.
 
-use super::{WebhookState, families::Families};
-use crate::audit::ExporterHealth;
+use super::{
+    WebhookState,
+    families::{Families, Labels},
+};
+use crate::{audit::ExporterHealth, clock::WallInstant};
 
 /// With the number of the last record that was written.
 pub(super) fn exporters(out: &mut Families, exporters: &[ExporterHealth], written: u64) {
@@ -17,15 +20,12 @@ pub(super) fn exporters(out: &mut Families, exporters: &[ExporterHealth], writte
         "enforcer_audit_export_records_total",
         "Audit records delivered, refused by the receiver for good, and removed before they were.",
         exporters.iter().flat_map(|exporter| {
-            [
+            let results = [
                 ("delivered", exporter.delivered),
                 ("rejected", exporter.rejected),
                 ("missed", exporter.missed),
-            ]
-            .map(|(result, count)| {
-                let labels = vec![("export", exporter.name.as_str()), ("result", result)];
-                (labels, count)
-            })
+            ];
+            by_result(("export", &exporter.name), results)
         }),
     );
     out.counters(
@@ -38,11 +38,9 @@ pub(super) fn exporters(out: &mut Families, exporters: &[ExporterHealth], writte
     out.gauges(
         "enforcer_audit_export_last_success_timestamp_seconds",
         "When an exporter last delivered, since the epoch.",
-        exporters.iter().filter_map(|exporter| {
-            let at = exporter.delivered_at?;
-            let labels = vec![("export", exporter.name.as_str())];
-            Some((labels, at.as_unix_seconds() as f64))
-        }),
+        exporters
+            .iter()
+            .filter_map(|exporter| success(("export", &exporter.name), exporter.delivered_at)),
     );
 }
 
@@ -61,24 +59,33 @@ pub(super) fn webhooks(out: &mut Families, webhooks: &[WebhookState]) {
         "enforcer_webhook_deliveries_total",
         "Alerts delivered, attempts that failed, and alerts that were given up.",
         webhooks.iter().flat_map(|webhook| {
-            [
+            let results = [
                 ("delivered", webhook.delivered),
                 ("failed", webhook.failed),
                 ("dropped", webhook.dropped),
-            ]
-            .map(|(result, count)| {
-                let labels = vec![("webhook", webhook.name.as_str()), ("result", result)];
-                (labels, count)
-            })
+            ];
+            by_result(("webhook", &webhook.name), results)
         }),
     );
     out.gauges(
         "enforcer_webhook_last_success_timestamp_seconds",
         "When a receiver last took an alert, since the epoch.",
-        webhooks.iter().filter_map(|webhook| {
-            let at = webhook.delivered_at?;
-            let labels = vec![("webhook", webhook.name.as_str())];
-            Some((labels, at.as_unix_seconds() as f64))
-        }),
+        webhooks
+            .iter()
+            .filter_map(|webhook| success(("webhook", &webhook.name), webhook.delivered_at)),
     );
+}
+
+fn by_result<'a>(
+    receiver: (&'static str, &'a str),
+    results: [(&'static str, u64); 3],
+) -> [(Labels<'a>, u64); 3] {
+    results.map(|(result, count)| (vec![receiver, ("result", result)], count))
+}
+
+fn success<'a>(
+    receiver: (&'static str, &'a str),
+    at: Option<WallInstant>,
+) -> Option<(Labels<'a>, f64)> {
+    Some((vec![receiver], at?.as_unix_seconds() as f64))
 }
