@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use crate::{
     channel::ToWarden,
     clock::boot_now,
-    config::{RequestIdentity, TokenCookie},
+    config::{CertificateName, RequestIdentity, TokenCookie},
     gateway::{
         Gateway, Service, Work,
         accept::Front,
@@ -82,14 +82,14 @@ pub(crate) struct ConnectionContext {
 }
 
 impl ConnectionContext {
-    /// A request with this token, or without one, is taken for the holder's of the client's
-    /// certificate.
-    pub(crate) fn speaks_by_certificate(&self, token: Option<&str>) -> bool {
+    /// The name in the client's certificate that a request with this token, or without one, is
+    /// made in; `None` if it needs the token.
+    pub(crate) fn certificate_name(&self, token: Option<&str>) -> Option<CertificateName> {
         match self.identity {
-            RequestIdentity::Token => false,
-            RequestIdentity::Certificate(_) => true,
-            RequestIdentity::TokenOrCertificate(_) => {
-                token.is_none() && self.client.has_certificate()
+            RequestIdentity::Token => None,
+            RequestIdentity::Certificate(name) => Some(name),
+            RequestIdentity::TokenOrCertificate(name) => {
+                (token.is_none() && self.client.has_certificate()).then_some(name)
             }
         }
     }
@@ -348,9 +348,7 @@ async fn finish(
         }
     };
     let drained = async {
-        if orders.wait_for(|orders| orders.drain).await.is_err() {
-            return std::future::pending().await;
-        }
+        Orders::drained(orders).await;
         // Who has just connected is about to ask, and would see the connection break off. Who does
         // not ask is not waited for long: see `unbound_limit`.
         let _ = context.asked.subscribe().wait_for(|asked| *asked).await;

@@ -59,6 +59,16 @@ pub(crate) struct Orders {
     pub(crate) drain: bool,
 }
 
+impl Orders {
+    /// Waits until the gateway is to finish.
+    pub(crate) async fn drained(orders: &mut watch::Receiver<Self>) {
+        if orders.wait_for(|orders| orders.drain).await.is_err() {
+            // Nobody is left to say so.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// The gateway's side of the channel.
 #[derive(Debug)]
 pub(crate) struct Link {

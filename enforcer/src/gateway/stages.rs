@@ -22,7 +22,7 @@ use crate::{
     authn::{Identified, confirmation::confirm},
     channel::{Kinship, Refusal, SessionUsage},
     clock::{Now, WallInstant, boot_now, wall_now},
-    config::{CertificateName, RequestIdentity},
+    config::CertificateName,
     gateway::{
         binding::Binding,
         client_certificate::ClientCertificate,
@@ -204,17 +204,12 @@ impl Authenticated {
     ) -> Result<Self, Rejection> {
         let client = &connection.client;
         let identifier = &connection.gateway.identifier;
-        match (connection.identity, token) {
-            (RequestIdentity::Certificate(name), _) => Self::by_certificate(client, name, now.wall),
-            (RequestIdentity::TokenOrCertificate(name), None) if client.has_certificate() => {
-                Self::by_certificate(client, name, now.wall)
-            }
-            (_, Some(token)) => {
-                let Recognized { identified, asked } = identifier.identify(token, now).await?;
-                Self { identified, asked }.held_to(identifier, client, now.wall)
-            }
-            (_, None) => Err(Rejection::MissingToken),
+        if let Some(name) = connection.certificate_name(token) {
+            return Self::by_certificate(client, name, now.wall);
         }
+        let token = token.ok_or(Rejection::MissingToken)?;
+        let Recognized { identified, asked } = identifier.identify(token, now).await?;
+        Self { identified, asked }.held_to(identifier, client, now.wall)
     }
 
     /// By the key that a connection was given to cancel its queries with: whoever has it speaks for

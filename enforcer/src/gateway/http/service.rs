@@ -83,7 +83,7 @@ pub(super) async fn authenticate<B>(
 ) -> Result<Authenticated, Rejection> {
     let cookie = connection.cookie.as_deref();
     let token = bearer::of_request(request, cookie)?;
-    if connection.speaks_by_certificate(token) {
+    if connection.certificate_name(token).is_some() {
         bearer::check_certificates_origin(request, cookie)?;
     }
     Authenticated::by_request(connection, token, Now::read()).await

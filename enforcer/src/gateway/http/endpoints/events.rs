@@ -68,15 +68,9 @@ async fn tell(
                     return;
                 }
             }
-            () = drained(&mut orders) => return,
+            () = Orders::drained(&mut orders) => return,
             () = events.closed() => return,
         }
-    }
-}
-
-async fn drained(orders: &mut watch::Receiver<Orders>) {
-    if orders.wait_for(|orders| orders.drain).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 
