@@ -84,6 +84,7 @@ impl SessionState {
     pub(crate) fn reason(&self) -> EndReason {
         match self.phase {
             Phase::Ended(reason) | Phase::Farewell { reason, .. } => reason,
+            Phase::Warned { reason, limit } if limit >= self.view.deadline => reason,
             Phase::Alive | Phase::Warned { .. } => EndReason::Deadline,
         }
     }

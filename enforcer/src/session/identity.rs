@@ -308,7 +308,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Deadline,
         Self::Idle,
         Self::Token,
@@ -320,6 +320,7 @@ impl EndReason {
         Self::KeyWithdrawn,
         Self::TokenInactive,
         Self::TokenUnconfirmed,
+        Self::Policy,
         Self::Unknown,
     ];
 

@@ -11,7 +11,7 @@ use super::{pauses::Pauses, store::EndedKey};
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
-    session::{EndReason, Principal, Session, SessionId, SessionKey},
+    session::{Credential, EndReason, Principal, Session, SessionId, SessionKey},
 };
 
 /// A live session and its sockets.
@@ -62,18 +62,20 @@ pub struct Book {
 impl Book {
     /// Adds a session under all its keys.
     pub fn insert(&mut self, live: Live) {
-        self.index(&live.session);
+        let id = live.session.id;
         self.subjects
             .entry(live.session.principal.clone())
             .or_default()
-            .insert(live.session.id);
-        self.live.insert(live.session.id, live);
+            .insert(id);
+        self.live.insert(id, live);
+        self.index(id);
     }
 
     /// Makes keys lead to their session that were added to it since.
-    pub fn index(&mut self, session: &Session) {
-        for known in &session.keys {
-            self.keys.insert(known.key, session.id);
+    pub fn index(&mut self, id: SessionId) {
+        let keys = self.live.get(&id).into_iter();
+        for known in keys.flat_map(|live| &live.session.keys) {
+            self.keys.insert(known.key, id);
         }
     }
 
@@ -112,12 +114,13 @@ impl Book {
         self.ended.insert(ended.key, ended);
     }
 
-    /// Why the key's session ended, while that still counts.
-    pub fn ended(&self, key: &SessionKey, now: WallInstant) -> Option<EndReason> {
-        self.ended
-            .get(key)
-            .filter(|ended| ended.until > now)
-            .map(|ended| ended.reason)
+    /// Why the session of the credential's key ended, while that still counts. That a credential ran
+    /// out says nothing of a newer one.
+    pub fn ended(&self, credential: &Credential, now: WallInstant) -> Option<EndReason> {
+        let ended = self.ended.get(&credential.key)?;
+        let newer = credential.expires_at > ended.until;
+        let counts = ended.until > now && !(newer && ended.reason == EndReason::Token);
+        counts.then_some(ended.reason)
     }
 
     /// Forgets ended keys whose credentials have expired.

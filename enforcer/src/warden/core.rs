@@ -258,7 +258,7 @@ impl Core {
             if live.session.deadline() == before {
                 continue;
             }
-            if let Err(reason) = self.publish_limits(id) {
+            if let Err(reason) = self.publish_limits(id, before.reason) {
                 self.end(id, reason, now);
                 continue;
             }

@@ -16,11 +16,15 @@ impl Core {
     /// The programs read the clock before they look the session up. So if the write was finished
     /// before the old limit, every packet that is judged at or after the old limit sees the new
     /// one. If it wasn't, or a packet has latched the expiry, the session is over: one or the
-    /// other, never half.
-    pub(super) fn publish_limits(&mut self, id: SessionId) -> Result<(), EndReason> {
+    /// other, never half. `deadline` is why the old deadline was to end it.
+    pub(super) fn publish_limits(
+        &mut self,
+        id: SessionId,
+        deadline: EndReason,
+    ) -> Result<(), EndReason> {
         let published = self.maps.session(id.as_u64()).unwrap_or_default();
         let written_at = self.write_limits(id)?;
-        self.came_in_time(id, &published, written_at)
+        self.came_in_time(id, &published, deadline, written_at)
     }
 
     /// The same for very many sessions: what is in the map is known, and it is looked at again only
@@ -30,13 +34,14 @@ impl Core {
         &mut self,
         id: SessionId,
         published: &abi::Session,
+        deadline: EndReason,
     ) -> Result<(), EndReason> {
         let written_at = self.write_limits(id)?;
         let earliest = abi::session_limit(published, &abi::Activity::default());
         if written_at.as_nanos() < earliest.at_ns {
             return Ok(());
         }
-        self.came_in_time(id, published, written_at)
+        self.came_in_time(id, published, deadline, written_at)
     }
 
     fn write_limits(&mut self, id: SessionId) -> Result<BootInstant, EndReason> {
@@ -52,6 +57,7 @@ impl Core {
         &self,
         id: SessionId,
         published: &abi::Session,
+        deadline: EndReason,
         written_at: BootInstant,
     ) -> Result<(), EndReason> {
         let activity = self.activity(id);
@@ -61,8 +67,7 @@ impl Core {
         if !late && activity.expired_at_ns == 0 {
             return Ok(());
         }
-        let live = self.book.get(id).ok_or(EndReason::Unknown)?;
-        Err(end_reason(old_limit.reason, &live.session))
+        Err(end_reason(old_limit.reason, deadline))
     }
 
     pub(super) fn policy_id(&self, session: &Session) -> u32 {
@@ -77,11 +82,11 @@ impl Core {
     }
 }
 
-/// Why a session ended, from the kernel's reason.
-pub(super) fn end_reason(reason: abi::Reason, session: &Session) -> EndReason {
+/// Why a session ended, from the kernel's reason and what its deadline stood for.
+fn end_reason(reason: abi::Reason, deadline: EndReason) -> EndReason {
     match reason {
         abi::Reason::Idle => EndReason::Idle,
-        abi::Reason::Deadline => session.deadline().reason,
+        abi::Reason::Deadline => deadline,
         abi::Reason::Revoked => EndReason::Revoked,
         abi::Reason::UnknownSession | abi::Reason::PreAuthentication | abi::Reason::Untracked => {
             EndReason::Unknown

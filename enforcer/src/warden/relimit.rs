@@ -176,7 +176,7 @@ impl Core {
         // An earlier deadline follows from the configuration, also after a reboot.
         let later = live.session.deadline().at > deadline.at;
         let kept = !later && live.session.hours_end_at() == hours_end_at;
-        if let Err(reason) = self.publish_over(id, &published) {
+        if let Err(reason) = self.publish_over(id, &published, deadline.reason) {
             self.end(id, reason, now);
             return None;
         }

@@ -154,17 +154,11 @@ impl Core {
             return Err(Refusal::SessionEnded(EndReason::Policy));
         }
         let terms = Terms::of(policies, &self.policies, now.wall).ok_or(Refusal::UnknownPolicy)?;
-        if let Some(reason) = self.book.ended(&credential.key, now.wall) {
+        if let Some(reason) = self.book.ended(credential, now.wall) {
             return Err(Refusal::SessionEnded(reason));
         }
-        let id = match self.book.find(&credential.key) {
+        let id = match self.renew_found(cookie, credential, announced_client, now)? {
             Some(id) => {
-                // Who may not connect renews nothing.
-                if let Some(connection) = self.bindable(cookie, BoundRole::Client, Some(id), now)? {
-                    let address = client_address(&connection, announced_client);
-                    self.check_network(id, address)?;
-                }
-                self.renew(id, credential, now)?;
                 self.join(id, &terms, now)?;
                 id
             }
@@ -190,6 +184,37 @@ impl Core {
         )?;
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok(self.view(live))
+    }
+
+    /// The credential's live session, renewed. `None` without one, also if it has ended because the
+    /// renewal came too late: what opens a session a moment later opens one now.
+    fn renew_found(
+        &mut self,
+        cookie: u64,
+        credential: &Credential,
+        announced_client: Option<SocketAddr>,
+        now: Now,
+    ) -> Result<Option<SessionId>, Refusal> {
+        let Some(id) = self.book.find(&credential.key) else {
+            return Ok(None);
+        };
+        // Who may not connect renews nothing.
+        let connection = self.bindable(cookie, BoundRole::Client, Some(id), now)?;
+        if let Some(connection) = &connection {
+            let address = client_address(connection, announced_client);
+            self.check_network(id, address)?;
+        }
+        match self.renew(id, credential, now) {
+            Ok(_) => Ok(Some(id)),
+            Err(_)
+                if connection.is_some()
+                    && self.book.get(id).is_none()
+                    && self.book.ended(credential, now.wall).is_none() =>
+            {
+                Ok(None)
+            }
+            Err(refusal) => Err(refusal),
+        }
     }
 
     pub(super) fn insert(&mut self, session: Session, now: Now) -> Result<(), Refusal> {
@@ -225,9 +250,7 @@ impl Core {
         let mut joined = live.session.clone();
         joined.join(terms, now).map_err(refusal)?;
         self.admit_limits(&joined, now)?;
-        let live = self.book.get_mut(id).ok_or(Refusal::Unavailable)?;
-        live.session = joined;
-        self.changed(id, now)
+        self.change(id, joined, now)
     }
 
     pub(super) fn renew(
@@ -236,7 +259,7 @@ impl Core {
         credential: &Credential,
         now: Now,
     ) -> Result<SessionView, Refusal> {
-        if let Some(reason) = self.book.ended(&credential.key, now.wall) {
+        if let Some(reason) = self.book.ended(credential, now.wall) {
             return Err(Refusal::SessionEnded(reason));
         }
         if self
@@ -248,31 +271,33 @@ impl Core {
         }
         let live = self
             .book
-            .get_mut(id)
+            .get(id)
             .ok_or(Refusal::SessionEnded(EndReason::Unknown))?;
-        let before = live.session.clone();
-        live.session.renew(credential, now).map_err(refusal)?;
-        if live.session != before {
-            let renewed = live.session.clone();
-            self.book.index(&renewed);
-            self.changed(id, now)?;
+        let mut renewed = live.session.clone();
+        renewed.renew(credential, now).map_err(refusal)?;
+        if renewed != live.session {
+            self.change(id, renewed, now)?;
         }
         let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         Ok(self.view(live))
     }
 
-    /// A session's limits changed: published, stored, told and recorded. If the change came too
-    /// late the session ends.
-    fn changed(&mut self, id: SessionId, now: Now) -> Result<(), Refusal> {
-        if let Err(reason) = self.publish_limits(id) {
+    /// Makes a session what it has become: published, indexed, stored, told and recorded. If this
+    /// comes too late, it stays what it was and ends.
+    fn change(&mut self, id: SessionId, changed: Session, now: Now) -> Result<(), Refusal> {
+        let live = self.book.get_mut(id).ok_or(Refusal::Unavailable)?;
+        let before = std::mem::replace(&mut live.session, changed);
+        if let Err(reason) = self.publish_limits(id, before.deadline().reason) {
+            if let Some(live) = self.book.get_mut(id) {
+                live.session = before;
+            }
             self.end(id, reason, now);
             return Err(Refusal::SessionEnded(reason));
         }
+        self.book.index(id);
         self.reschedule(id, now);
         self.save(id, now);
-        let Some(live) = self.book.get(id) else {
-            return Err(Refusal::Unavailable);
-        };
+        let live = self.book.get(id).ok_or(Refusal::Unavailable)?;
         let view = self.view(live);
         let deadline = live.session.wall_limit(live.session.deadline().at, now);
         let mut record = self.session_record(Event::SessionRenewed, id, now);
@@ -410,6 +435,7 @@ impl Core {
             return;
         };
         let before = live.session.last_activity();
+        let deadline = live.session.deadline();
         let announced = live.session.phase() != Phase::Alive
             && live.session.limit(None).reason == EndReason::Idle;
         live.session.touch(at.min(now.boot));
@@ -418,7 +444,7 @@ impl Core {
         }
         live.pauses.note(before, live.session.last_activity());
         if live.session.limits.idle_timeout.is_some()
-            && let Err(reason) = self.publish_limits(id)
+            && let Err(reason) = self.publish_limits(id, deadline.reason)
         {
             self.end(id, reason, now);
             return;

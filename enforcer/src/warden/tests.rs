@@ -425,7 +425,8 @@ fn a_renewal_that_is_published_too_late_ends_the_session() {
     for latched in [false, true] {
         let mut bench = Bench::new();
         bench.connect(7, abi::Role::Client);
-        let view = bench.open(7, &credential("alice", 30)).unwrap();
+        let token = credential("alice", 30);
+        let view = bench.open(7, &token).unwrap();
         let id = view.id.as_u64();
         if latched {
             let activity = MapData::from_pin(bench.bpf_dir.join(map_name::ACTIVITY)).unwrap();
@@ -443,20 +444,40 @@ fn a_renewal_that_is_published_too_late_ends_the_session() {
             };
             bench.core.maps.set_session(id, entry).unwrap();
         }
-        let renewed = bench.open(7, &credential("alice", 60));
+        // On the session's own connection, which the kernel resets.
+        let renewed = bench.open(7, &credential("alice", 6000));
         assert_eq!(
             renewed,
             Err(Refusal::SessionEnded(EndReason::Token)),
             "latched: {latched}"
         );
         assert_eq!(bench.core.maps.session(id), None);
-        let again = bench.open(7, &credential("alice", 90));
-        assert_eq!(
-            again,
-            Err(Refusal::SessionEnded(EndReason::Token)),
-            "latched: {latched}"
-        );
+        // Elsewhere the old token is as good as its session, and a newer one opens another.
+        bench.connect(8, abi::Role::Client);
+        let old = bench.open(8, &token);
+        assert_eq!(old, Err(Refusal::SessionEnded(EndReason::Token)));
+        let another = bench.open(8, &credential("alice", 6000)).unwrap();
+        assert_ne!(another.id, view.id);
     }
+}
+
+#[test]
+fn a_renewal_on_another_connection_that_is_published_too_late_opens_a_session() {
+    let mut bench = Bench::new();
+    for cookie in [7, 8] {
+        bench.connect(cookie, abi::Role::Client);
+    }
+    let view = bench.open(7, &credential("alice", 30)).unwrap();
+    let id = view.id.as_u64();
+    let entry = abi::Session {
+        deadline_ns: 1,
+        ..bench.core.maps.session(id).unwrap()
+    };
+    bench.core.maps.set_session(id, entry).unwrap();
+    // Longer than the longest session: the new deadline would have another reason.
+    let another = bench.open(8, &credential("alice", 6000)).unwrap();
+    assert_ne!(another.id, view.id);
+    assert_eq!(bench.core.maps.session(id), None);
 }
 
 #[test]

@@ -154,13 +154,12 @@ fn a_session_whose_hours_ended_meanwhile_is_ended_by_recovery() {
         hours_end_at: Some(past),
         ..stored(5, now.wall)
     };
-    let keys = stored.keys.clone();
     let snapshot = Snapshot {
         sessions: vec![stored],
         ..Snapshot::default()
     };
     let recovered = bench.core.recover(snapshot, now);
     assert_eq!(recovered.cut, 1);
-    let reason = bench.core.book.ended(&keys[0].key, now.wall);
-    assert_eq!(reason, Some(EndReason::Hours));
+    let ended = bench.open(9, &credential("alice", 500));
+    assert_eq!(ended, Err(Refusal::SessionEnded(EndReason::Hours)));
 }
