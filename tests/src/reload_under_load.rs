@@ -140,6 +140,7 @@ fn fill(scene: &Scene) -> Result<()> {
             opened_at: now.wall,
             deadline: now.wall.saturating_add(hour),
             token_expires_at: now.wall.saturating_add(hour * 24),
+            assumed_expiry: false,
             signing_key: None,
             certificate: None,
             policies: vec![MAIN.to_owned()],

@@ -103,6 +103,7 @@ pub fn credential(
         authorized_party: None,
         authenticated_at: None,
         expires_at,
+        assumed_expiry: false,
         signing_key: None,
         certificate: Some(ShownCertificate {
             id: id(&certificate),

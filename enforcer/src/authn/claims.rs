@@ -30,6 +30,8 @@ pub(super) struct Origin<'a> {
     /// One of these must be in `aud`; empty: it is not looked at.
     pub(super) audience: &'a [String],
     pub(super) leeway: Duration,
+    /// When it expires if it does not say so itself.
+    pub(super) assumed_expiry: Option<WallInstant>,
     /// Those that are read here and all others.
     pub(super) all_claims: policy::Claims,
     pub(super) signing_key: Option<KeyThumbprint>,
@@ -62,7 +64,8 @@ impl Believed {
             issuer: required("iss", iss)?,
             subject: usable("sub", required("sub", sub)?)?,
         };
-        let NumericDate(expires_at) = required("exp", exp)?;
+        let stated = exp.map(|NumericDate(at)| at);
+        let expires_at = required("exp", stated.or(origin.assumed_expiry))?;
         let sid = sid.filter(|sid| !sid.is_empty());
         let jti = jti.filter(|jti| !jti.is_empty());
         let key = match (&sid, &jti) {
@@ -84,6 +87,7 @@ impl Believed {
                     authorized_party,
                     authenticated_at: auth_time.map(|NumericDate(instant)| instant),
                     expires_at,
+                    assumed_expiry: stated.is_none(),
                     signing_key: origin.signing_key,
                     certificate: None,
                 }),
@@ -134,6 +138,7 @@ impl VerifiedToken {
         let origin = Origin {
             audience: &rules.audience,
             leeway: rules.leeway,
+            assumed_expiry: None,
             all_claims: token.all_claims,
             signing_key: key.thumbprint,
         };

@@ -6,7 +6,7 @@ use super::{
     Identified,
     claims::{Believed, Origin},
     error::{Excerpt, TokenError},
-    token::{Claims, NumericDate},
+    token::Claims,
 };
 use crate::{
     clock::WallInstant,
@@ -70,11 +70,10 @@ pub fn read(
     }
     // A client that acts for itself (RFC 9068, section 2.2).
     claims.sub = claims.sub.or_else(|| claims.client_id.clone());
-    let lifetime_ends = NumericDate(now.saturating_add(rules.default_token_lifetime));
-    claims.exp = claims.exp.or(Some(lifetime_ends));
     let origin = Origin {
         audience: &rules.audience,
         leeway: rules.leeway,
+        assumed_expiry: Some(now.saturating_add(rules.default_token_lifetime)),
         all_claims: policy::Claims::new(parse(answer)?),
         signing_key: None,
     };

@@ -120,6 +120,7 @@ mod tests {
             authorized_party: None,
             authenticated_at: None,
             expires_at: WallInstant::from_unix_seconds(expires_at),
+            assumed_expiry: false,
             signing_key: None,
             certificate: None,
         }

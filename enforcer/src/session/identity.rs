@@ -1,6 +1,6 @@
 //! Who a session belongs to and what it is known by.
 
-use std::{fmt, num::NonZeroU64, str::FromStr};
+use std::{fmt, num::NonZeroU64, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest, Sha256};
@@ -244,6 +244,9 @@ pub struct ShownCertificate {
     pub expires_at: WallInstant,
 }
 
+/// How long after its session's end a token is refused whose issuer does not tell when it expires.
+const LONGEST_SHOWN: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
 /// What authentication found out: everything that a session may be opened or renewed from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
@@ -260,6 +263,8 @@ pub struct Credential {
     pub authenticated_at: Option<WallInstant>,
     /// `exp` or `notAfter`, a deadline.
     pub expires_at: WallInstant,
+    /// Its issuer does not tell `exp`: it may be good for longer than is believed here.
+    pub assumed_expiry: bool,
     /// The key that signed it, if its issuer can withdraw that.
     pub signing_key: Option<KeyThumbprint>,
     /// The client's certificate on the connection, if it showed one.
@@ -271,6 +276,15 @@ impl Credential {
     pub fn good_until(&self) -> WallInstant {
         let certificate = self.certificate.map(|certificate| certificate.expires_at);
         certificate.map_or(self.expires_at, |at| at.min(self.expires_at))
+    }
+
+    /// Until when it may be shown once more, and its session's end is to be remembered.
+    pub fn shown_until(&self) -> WallInstant {
+        if self.assumed_expiry {
+            self.expires_at.saturating_add(LONGEST_SHOWN)
+        } else {
+            self.expires_at
+        }
     }
 }
 

@@ -82,7 +82,7 @@ pub enum Refused {
 pub struct KeyUse {
     /// The key.
     pub key: SessionKey,
-    /// Latest `exp` of a credential with it.
+    /// How long a credential with it may be shown: the latest `exp`, if that is known.
     pub until: WallInstant,
 }
 
@@ -226,7 +226,7 @@ impl Session {
             names_session: credential.names_session,
             keys: vec![KeyUse {
                 key: credential.key,
-                until: credential.expires_at,
+                until: credential.shown_until(),
             }],
             started_at,
             token_expires_at: credential.good_until(),
@@ -414,10 +414,10 @@ impl Session {
             .iter_mut()
             .find(|known| known.key == credential.key)
         {
-            Some(known) => known.until = known.until.max(credential.expires_at),
+            Some(known) => known.until = known.until.max(credential.shown_until()),
             None => self.keys.push(KeyUse {
                 key: credential.key,
-                until: credential.expires_at,
+                until: credential.shown_until(),
             }),
         }
         let good_until = credential.good_until();
@@ -431,10 +431,18 @@ impl Session {
         Ok(())
     }
 
-    /// The keys that open no session any more once it has ended for this reason.
+    /// The keys that open no session any more once it has ended for this reason. A credential that
+    /// ran out is good again if its issuer, or a newer certificate beside it, says so.
     pub fn keys_ended(&self, reason: EndReason) -> Vec<KeyUse> {
-        let keys = self.keys.iter().copied();
-        keys.filter(|known| reason.outlasts(&known.key)).collect()
+        let keys = self.keys.iter().filter(|known| reason.outlasts(&known.key));
+        let remembered = |known: &KeyUse| KeyUse {
+            until: match reason {
+                EndReason::Token => known.until.min(self.token_expires_at),
+                _ => known.until,
+            },
+            ..*known
+        };
+        keys.map(remembered).collect()
     }
 
     /// Whether the credential may renew the session: the same key or, where no `sid` names the

@@ -286,6 +286,7 @@ fn credential(now: Now) -> Result<Credential, Refusal> {
         authorized_party: None,
         authenticated_at: None,
         expires_at: now.wall.saturating_add(TIMEOUT),
+        assumed_expiry: false,
         signing_key: None,
         certificate: None,
     })

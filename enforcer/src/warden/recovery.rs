@@ -115,6 +115,7 @@ impl Core {
             authorized_party: stored.authorized_party.clone(),
             authenticated_at: Some(stored.started_at),
             expires_at: stored.token_expires_at,
+            assumed_expiry: false,
             signing_key: stored.signing_key,
             certificate: stored.certificate.map(|id| ShownCertificate {
                 id,

@@ -226,6 +226,7 @@ fn credential(subject: &str, expires_in: u64) -> Credential {
         expires_at: Now::read()
             .wall
             .saturating_add(Duration::from_secs(expires_in)),
+        assumed_expiry: false,
         signing_key: None,
         certificate: None,
     }
@@ -478,6 +479,36 @@ fn a_renewal_on_another_connection_that_is_published_too_late_opens_a_session() 
     let another = bench.open(8, &credential("alice", 6000)).unwrap();
     assert_ne!(another.id, view.id);
     assert_eq!(bench.core.maps.session(id), None);
+}
+
+#[test]
+fn a_token_that_does_not_tell_its_expiry_is_not_forgotten_when_it_was_assumed_to_expire() {
+    let shown = |seconds| Credential {
+        assumed_expiry: true,
+        ..credential("alice", seconds)
+    };
+    let policies = ["normal".to_owned()];
+    let now = Now::read();
+    let later = Now {
+        boot: now.boot.saturating_add(Duration::from_secs(1)),
+        wall: now.wall.saturating_add(Duration::from_secs(1000)),
+    };
+    for (reason, opens) in [
+        (EndReason::Deadline, false),
+        (EndReason::Revoked, false),
+        // Nobody has asked its issuer for a while.
+        (EndReason::Token, true),
+    ] {
+        let mut bench = Bench::new();
+        for cookie in [7, 8] {
+            bench.connect(cookie, abi::Role::Client);
+        }
+        let view = bench.open(7, &shown(30)).unwrap();
+        bench.core.end(view.id, reason, now);
+        bench.core.book.purge_ended(later.wall);
+        let again = bench.core.open(8, &shown(1600), &policies, None, later);
+        assert_eq!(again.is_ok(), opens, "{reason:?}: {again:?}");
+    }
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn a_captured_gateway_gets_no_second_binding_and_no_deadline_past_the_policy() {
         expires_at: now
             .wall
             .saturating_add(Duration::from_secs(10 * 365 * 86_400)),
+        assumed_expiry: false,
         signing_key: None,
         certificate: None,
     };

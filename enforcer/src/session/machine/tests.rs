@@ -52,6 +52,7 @@ fn credential(key: &[u8], expires_in: u64) -> Credential {
         authorized_party: None,
         authenticated_at: None,
         expires_at: after(expires_in).wall,
+        assumed_expiry: false,
         signing_key: None,
         certificate: None,
     }

@@ -185,6 +185,7 @@ mod tests {
             authorized_party: None,
             authenticated_at: None,
             expires_at: after(expires_in).wall,
+            assumed_expiry: false,
             signing_key: None,
             certificate: None,
         };
