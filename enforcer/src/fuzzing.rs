@@ -107,7 +107,7 @@ pub fn introspection_answers(input: &[u8]) {
 /// A client's certificate (DER).
 pub fn certificates(input: &[u8]) {
     let now = WallInstant::from_unix_seconds(0);
-    if let Ok(credential) = certificate::credential(input, CertificateName::Any, now) {
+    if let Ok(credential) = certificate::credential(input, &CertificateName::Any, now) {
         assert!(!credential.principal.subject.is_empty());
     }
 }

@@ -96,6 +96,8 @@ pub struct Listener {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub token_cookie: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_origins: Vec<String>,

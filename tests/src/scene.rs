@@ -78,6 +78,7 @@ impl Scene {
                     protocol: "http".to_owned(),
                     identity: None,
                     principal: None,
+                    trust_domain: None,
                     token_cookie: None,
                     allowed_origins: Vec::new(),
                     proxy_protocol: None,

@@ -75,7 +75,7 @@ impl CertificateError {
 /// Why the certificate is not accepted.
 pub fn credential(
     certificate: &[u8],
-    wanted: CertificateName,
+    wanted: &CertificateName,
     now: WallInstant,
 ) -> Result<Credential, CertificateError> {
     let certificate = parse(certificate)?;
@@ -86,12 +86,18 @@ pub fn credential(
     let subject = subject_of(&certificate, wanted)?;
     let issuer = match wanted {
         // The domain vouches for its workloads, whichever of its authorities has signed.
-        CertificateName::Spiffe => spiffe::trust_domain(&subject)
-            .ok_or(CertificateError::NameInvalid {
+        CertificateName::Spiffe(trusted) => {
+            let invalid = |why| CertificateError::NameInvalid {
                 kind: SPIFFE_ID,
-                why: "it is not `spiffe://DOMAIN/PATH`",
-            })?
-            .to_owned(),
+                why,
+            };
+            let domain = spiffe::trust_domain(&subject)
+                .ok_or_else(|| invalid("it is not `spiffe://DOMAIN/PATH`"))?;
+            if domain != trusted.as_str() {
+                return Err(invalid("it is of another trust domain"));
+            }
+            spiffe::issuer(domain)
+        }
         _ => whole("issuer", certificate.issuer())?,
     };
     Ok(Credential {
@@ -106,20 +112,27 @@ pub fn credential(
         assumed_expiry: false,
         signing_key: None,
         certificate: Some(ShownCertificate {
-            id: id(&certificate),
+            chain: vec![id(&certificate)],
             expires_at,
         }),
     })
 }
 
-/// What a credential is told of the certificate that it is shown with.
+/// What a credential is told of the certificate that it is shown with, and of its `authorities`'.
 ///
 /// # Errors
-/// If it is not a certificate.
-pub fn shown(certificate: &[u8]) -> Result<ShownCertificate, CertificateError> {
+/// If one is not a certificate.
+pub fn shown<'a>(
+    certificate: &[u8],
+    authorities: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<ShownCertificate, CertificateError> {
     let certificate = parse(certificate)?;
+    let mut chain = vec![id(&certificate)];
+    for authority in authorities {
+        chain.push(id(&parse(authority)?));
+    }
     Ok(ShownCertificate {
-        id: id(&certificate),
+        chain,
         expires_at: not_after(&certificate),
     })
 }
@@ -154,7 +167,7 @@ fn not_after(certificate: &X509Certificate<'_>) -> WallInstant {
 
 fn subject_of(
     certificate: &X509Certificate<'_>,
-    wanted: CertificateName,
+    wanted: &CertificateName,
 ) -> Result<String, CertificateError> {
     let (kind, found) = match wanted {
         CertificateName::SubjectCommonName => {
@@ -169,7 +182,7 @@ fn subject_of(
             alternative(certificate, wanted)?,
         ),
         CertificateName::Uri => ("alternative URI", alternative(certificate, wanted)?),
-        CertificateName::Spiffe => (SPIFFE_ID, workload(certificate)?),
+        CertificateName::Spiffe(_) => (SPIFFE_ID, workload(certificate)?),
         CertificateName::Any => match alternative(certificate, wanted)? {
             Some(name) => ("alternative name", Some(name)),
             None => return whole("subject", certificate.subject()),
@@ -181,14 +194,14 @@ fn subject_of(
 
 fn alternative<'a>(
     certificate: &'a X509Certificate<'_>,
-    wanted: CertificateName,
+    wanted: &CertificateName,
 ) -> Result<Option<&'a str>, CertificateError> {
     Ok(alternatives(certificate, wanted)?.first().copied())
 }
 
 fn alternatives<'a>(
     certificate: &'a X509Certificate<'_>,
-    wanted: CertificateName,
+    wanted: &CertificateName,
 ) -> Result<Vec<&'a str>, CertificateError> {
     let extension = certificate
         .subject_alternative_name()
@@ -201,14 +214,14 @@ fn alternatives<'a>(
             GeneralName::URI(text) => (CertificateName::Uri, *text),
             _ => return None,
         };
-        (wanted == CertificateName::Any || wanted == kind).then_some(text)
+        (*wanted == CertificateName::Any || *wanted == kind).then_some(text)
     });
     Ok(texts.collect())
 }
 
 /// The one URI of an X509-SVID (X509-SVID, section 2).
 fn workload<'a>(certificate: &'a X509Certificate<'_>) -> Result<Option<&'a str>, CertificateError> {
-    let uris = alternatives(certificate, CertificateName::Uri)?;
+    let uris = alternatives(certificate, &CertificateName::Uri)?;
     match &*uris {
         [] => Ok(None),
         [id] => Ok(Some(id)),
@@ -240,6 +253,7 @@ mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     use super::*;
+    use crate::config::TrustDomain;
 
     fn certificate(common_name: Option<&str>, names: Vec<SanType>) -> Vec<u8> {
         let mut params = CertificateParams::default();
@@ -261,7 +275,7 @@ mod tests {
     }
 
     fn subject(der: &[u8], name: CertificateName) -> Result<String, CertificateError> {
-        credential(der, name, at(0)).map(|credential| credential.principal.subject)
+        credential(der, &name, at(0)).map(|credential| credential.principal.subject)
     }
 
     #[test]
@@ -283,7 +297,7 @@ mod tests {
         ] {
             assert_eq!(subject(&der, name).unwrap(), found);
         }
-        let issuer = credential(&der, CertificateName::Any, at(0))
+        let issuer = credential(&der, &CertificateName::Any, at(0))
             .unwrap()
             .principal
             .issuer;
@@ -293,9 +307,10 @@ mod tests {
     #[test]
     fn a_workload_is_vouched_for_by_its_trust_domain() {
         let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+        let wanted = CertificateName::Spiffe(TrustDomain::new("example.org").unwrap());
         let named = |names| {
             let der = certificate(Some("ca"), names);
-            credential(&der, CertificateName::Spiffe, at(0)).map(|it| it.principal)
+            credential(&der, &wanted, at(0)).map(|it| it.principal)
         };
         let dns = || SanType::DnsName("x.example.org".try_into().unwrap());
         let workload = named(vec![dns(), uri("spiffe://example.org/billing")]).unwrap();
@@ -308,7 +323,12 @@ mod tests {
                 "certificate_name_invalid",
             ),
             (
-                vec![uri("spiffe://a/b"), uri("spiffe://a/c")],
+                vec![uri("spiffe://example.org/b"), uri("spiffe://example.org/c")],
+                "certificate_name_invalid",
+            ),
+            // Another domain's authority may be among the listener's.
+            (
+                vec![uri("spiffe://example.com/billing")],
                 "certificate_name_invalid",
             ),
         ] {
@@ -334,13 +354,13 @@ mod tests {
     #[test]
     fn nameless_and_unusable_certificates_are_refused() {
         let nameless = certificate(None, Vec::new());
-        let missing = credential(&nameless, CertificateName::Any, at(0));
+        let missing = credential(&nameless, &CertificateName::Any, at(0));
         assert_eq!(missing.unwrap_err().code(), "certificate_name_missing");
         let control = certificate(Some("a\nb"), Vec::new());
         let error = subject(&control, CertificateName::SubjectCommonName).unwrap_err();
         assert_eq!(error.code(), "certificate_name_invalid");
         assert_eq!(
-            credential(b"no certificate", CertificateName::Any, at(0)),
+            credential(b"no certificate", &CertificateName::Any, at(0)),
             Err(CertificateError::Malformed)
         );
     }
@@ -349,7 +369,7 @@ mod tests {
     fn the_end_of_validity_is_the_credentials() {
         let der = certificate(Some("alice"), Vec::new());
         let end = 1_893_456_000;
-        let credential = |now| credential(&der, CertificateName::Any, at(now));
+        let credential = |now| credential(&der, &CertificateName::Any, at(now));
         assert_eq!(credential(end - 1).unwrap().expires_at, at(end));
         let expired = CertificateError::Expired { at: at(end) };
         assert_eq!(credential(end), Err(expired));
@@ -358,7 +378,7 @@ mod tests {
     #[test]
     fn another_signature_is_the_same_key_and_another_certificate_is_not() {
         let der = certificate(Some("alice"), Vec::new());
-        let key = |der: &[u8]| credential(der, CertificateName::Any, at(0)).unwrap().key;
+        let key = |der: &[u8]| credential(der, &CertificateName::Any, at(0)).unwrap().key;
         let mut resigned = der.clone();
         *resigned.last_mut().unwrap() ^= 1;
         assert_eq!(key(&der), key(&resigned));
@@ -368,7 +388,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = credential(&bytes, CertificateName::Any, at(0));
+            let _ = credential(&bytes, &CertificateName::Any, at(0));
         }
 
         #[test]
@@ -377,7 +397,7 @@ mod tests {
             if let Some(damaged) = der.get_mut(at_byte) {
                 *damaged = byte;
             }
-            let _ = credential(&der, CertificateName::Any, at(0));
+            let _ = credential(&der, &CertificateName::Any, at(0));
         }
     }
 }

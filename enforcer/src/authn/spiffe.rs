@@ -1,24 +1,28 @@
 //! SPIFFE IDs: names of workloads (SPIFFE-ID, and X509-SVID sections 2 to 5).
 
+use crate::config::TrustDomain;
+
 /// Longest id, in bytes (SPIFFE-ID, section 2.3).
 const LONGEST: usize = 2048;
 const SCHEME: &str = "spiffe://";
 
-/// The trust domain of a workload's id, with its scheme: `spiffe://example.org`. `None` if the
-/// text is not the id of a workload.
+/// The name of the trust domain of a workload's id: `example.org`. `None` if the text is not the id
+/// of a workload.
 pub(super) fn trust_domain(id: &str) -> Option<&str> {
     let rest = id.strip_prefix(SCHEME)?;
     let (domain, path) = rest.split_once('/')?;
-    let in_domain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b);
     let in_segment = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
     let sound = id.len() <= LONGEST
-        && !domain.is_empty()
-        && domain.len() <= 255
-        && domain.bytes().all(in_domain)
+        && TrustDomain::is_name(domain)
         && path
             .split('/')
             .all(|segment| !matches!(segment, "" | "." | "..") && segment.bytes().all(in_segment));
-    sound.then(|| &id[..SCHEME.len() + domain.len()])
+    sound.then_some(domain)
+}
+
+/// A trust domain, as an issuer: `spiffe://example.org`.
+pub(super) fn issuer(domain: &str) -> String {
+    format!("{SCHEME}{domain}")
 }
 
 #[cfg(test)]
@@ -28,8 +32,8 @@ mod tests {
     #[test]
     fn ids_of_workloads_have_a_domain_and_a_path() {
         for (id, domain) in [
-            ("spiffe://example.org/billing", "spiffe://example.org"),
-            ("spiffe://a_b.c-d/ns/Prod/sa/x.y", "spiffe://a_b.c-d"),
+            ("spiffe://example.org/billing", "example.org"),
+            ("spiffe://a_b.c-d/ns/Prod/sa/x.y", "a_b.c-d"),
         ] {
             assert_eq!(trust_domain(id), Some(domain));
         }

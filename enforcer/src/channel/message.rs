@@ -104,6 +104,8 @@ pub enum ToWarden {
     /// These certificates are revoked: sessions that stand on one of them end. No answer but
     /// `Ended` for each.
     RevokedCertificates {
+        /// Those that were told before are revoked no more, unless they are told again.
+        anew: bool,
         /// Some of a list.
         certificates: Vec<CertificateId>,
     },

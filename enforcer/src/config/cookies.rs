@@ -8,7 +8,7 @@ use super::{Protocol, TokenCookie, draft::Draft, raw::RawListener};
 pub(super) fn convert(
     draft: &mut Draft<'_>,
     raw: &RawListener,
-    protocol: Protocol,
+    protocol: &Protocol,
 ) -> Option<TokenCookie> {
     let origins = raw.allowed_origins.as_ref();
     let Some(name) = &raw.token_cookie else {
@@ -21,7 +21,7 @@ pub(super) fn convert(
         }
         return None;
     };
-    if protocol != Protocol::Http {
+    if *protocol != Protocol::Http {
         draft.report(
             name,
             "`token_cookie` has an effect on HTTP listeners only",

@@ -154,14 +154,14 @@ impl<'a> Draft<'a> {
 
     /// The meaning of a word, for an optional `key` that takes one of a few. The first is the
     /// default.
-    pub(super) fn word<T: Copy, const N: usize>(
+    pub(super) fn word<T: Clone, const N: usize>(
         &mut self,
         key: &str,
         value: Option<&Spanned<String>>,
         words: [(&str, T); N],
     ) -> T {
         const { assert!(N > 0, "a key takes at least one word") };
-        let default = words[0].1;
+        let default = words[0].1.clone();
         let Some(value) = value else {
             return default;
         };
@@ -171,7 +171,7 @@ impl<'a> Draft<'a> {
             let known = listed(words.iter().map(|(word, _)| *word));
             self.report(value, what, format!("write one of {known}"));
         }
-        meaning.map_or(default, |(_, meaning)| *meaning)
+        meaning.map_or(default, |(_, meaning)| meaning.clone())
     }
 
     /// A reference to a named section, whose names are `known`.

@@ -1,6 +1,6 @@
 //! A listening socket: where it is, what it speaks, and how its clients say who they are.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -47,7 +47,7 @@ pub struct TokenCookie {
 }
 
 /// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP over TLS.
     Http,
@@ -60,7 +60,7 @@ pub enum Protocol {
 
 /// How requests on an HTTP listener, and clients of a PostgreSQL listener, say whose they are
 /// (`identity` of a listener). A PostgreSQL client gives its token as the password.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestIdentity {
     /// `token`: by a bearer token. The default.
     Token,
@@ -72,7 +72,7 @@ pub enum RequestIdentity {
 
 /// Which name in a certificate is the subject of its principal (`principal` of a listener). Of
 /// several of a kind it is the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateName {
     /// The first alternative name that is a URI, a DNS name or an email address, in the order of
     /// the certificate; without one the whole subject. The default.
@@ -85,8 +85,31 @@ pub enum CertificateName {
     Email,
     /// `san_uri`: an alternative URI.
     Uri,
-    /// `spiffe`: the one alternative URI, which is a workload's SPIFFE ID.
-    Spiffe,
+    /// `spiffe`: the one alternative URI, which is a workload's SPIFFE ID, and of this trust domain:
+    /// the listener's authorities speak for no other.
+    Spiffe(TrustDomain),
+}
+
+/// The name of a SPIFFE trust domain (`trust_domain` of a listener), such as `example.org`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustDomain(Arc<str>);
+
+impl TrustDomain {
+    /// A domain with this name; `None` if no domain can have it.
+    pub fn new(name: &str) -> Option<Self> {
+        Self::is_name(name).then(|| Self(name.into()))
+    }
+
+    /// Whether a domain may have this name (SPIFFE-ID, section 2.1).
+    pub fn is_name(name: &str) -> bool {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b);
+        (1..=255).contains(&name.len()) && name.bytes().all(allowed)
+    }
+
+    /// Its name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// TLS towards clients.

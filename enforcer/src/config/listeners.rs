@@ -8,7 +8,8 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    CertificateName, ClientAuthority, Listener, Protocol, RequestIdentity, ServerTls, cookies,
+    CertificateName, ClientAuthority, Listener, Protocol, RequestIdentity, ServerTls, TrustDomain,
+    cookies,
     draft::Draft,
     files::Content,
     proxy,
@@ -31,9 +32,10 @@ pub(super) fn convert(
     for (name, raw) in raw {
         draft.name("listener", &name);
         let address = address(draft, &raw.address, &mut taken);
-        let protocol = protocol(draft, &raw);
-        let identity = request_identity(draft, &raw, protocol);
-        let cookie = cookies::convert(draft, &raw, protocol);
+        let subject = certificate_name(draft, &raw);
+        let protocol = protocol(draft, &raw, &subject);
+        let identity = request_identity(draft, &raw, &protocol, &subject);
+        let cookie = cookies::convert(draft, &raw, &protocol);
         let proxies = proxy::networks(draft, raw.proxy_protocol.as_ref());
         let tls = server_tls(draft, raw.tls);
         if let Some(address) = address {
@@ -87,16 +89,15 @@ pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (x == y || covers(x, y) || covers(y, x))
 }
 
-fn protocol(draft: &mut Draft<'_>, raw: &RawListener) -> Protocol {
+fn protocol(draft: &mut Draft<'_>, raw: &RawListener, subject: &CertificateName) -> Protocol {
     let value = raw.protocol.as_ref();
-    let name = certificate_name(draft, raw.principal.as_ref());
     let protocols = [
         ("http", Protocol::Http),
-        ("tcp", Protocol::Tcp(name)),
+        ("tcp", Protocol::Tcp(subject.clone())),
         ("postgres", Protocol::Postgres),
     ];
     let protocol = draft.word("protocol", value, protocols);
-    if let (Protocol::Tcp(_), Some(value)) = (protocol, value) {
+    if let (Protocol::Tcp(_), Some(value)) = (&protocol, value) {
         if let Some(identity) = &raw.identity {
             draft.report(
                 identity,
@@ -113,22 +114,22 @@ fn protocol(draft: &mut Draft<'_>, raw: &RawListener) -> Protocol {
 fn request_identity(
     draft: &mut Draft<'_>,
     raw: &RawListener,
-    protocol: Protocol,
+    protocol: &Protocol,
+    subject: &CertificateName,
 ) -> RequestIdentity {
     if protocol.carries() == Carried::Bytes {
         return RequestIdentity::Token;
     }
-    let name = certificate_name(draft, raw.principal.as_ref());
     let kinds = [
         ("token", RequestIdentity::Token),
-        ("certificate", RequestIdentity::Certificate(name)),
+        ("certificate", RequestIdentity::Certificate(subject.clone())),
         (
             "token_or_certificate",
-            RequestIdentity::TokenOrCertificate(name),
+            RequestIdentity::TokenOrCertificate(subject.clone()),
         ),
     ];
     let identity = draft.word("identity", raw.identity.as_ref(), kinds);
-    match (identity, &raw.principal, &raw.identity) {
+    match (&identity, &raw.principal, &raw.identity) {
         (RequestIdentity::Token, Some(principal), _) => draft.report(
             principal,
             "`principal` has no effect here: tokens say who a client is",
@@ -151,7 +152,7 @@ fn request_identity(
 
 impl Protocol {
     /// What upstreams of its routes must carry.
-    pub(super) const fn carries(self) -> Carried {
+    pub(super) const fn carries(&self) -> Carried {
         match self {
             Self::Http => Carried::Http,
             Self::Tcp(_) => Carried::Bytes,
@@ -179,7 +180,9 @@ fn require_certificates<T>(draft: &mut Draft<'_>, at: &Spanned<T>, raw: &RawList
     }
 }
 
-fn certificate_name(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> CertificateName {
+fn certificate_name(draft: &mut Draft<'_>, raw: &RawListener) -> CertificateName {
+    let value = raw.principal.as_ref();
+    let spiffe = trust_domain(draft, raw).map_or(CertificateName::Any, CertificateName::Spiffe);
     if value.is_none() {
         return CertificateName::Any;
     }
@@ -188,9 +191,41 @@ fn certificate_name(draft: &mut Draft<'_>, value: Option<&Spanned<String>>) -> C
         ("san_dns", CertificateName::Dns),
         ("san_email", CertificateName::Email),
         ("san_uri", CertificateName::Uri),
-        ("spiffe", CertificateName::Spiffe),
+        ("spiffe", spiffe),
     ];
     draft.word("principal", value, names)
+}
+
+/// The trust domain that SPIFFE IDs are to be of. `None` if none is asked for, or it is reported.
+fn trust_domain(draft: &mut Draft<'_>, raw: &RawListener) -> Option<TrustDomain> {
+    let principal = raw.principal.as_ref();
+    let principal = principal.filter(|it| it.get_ref() == "spiffe");
+    let Some(value) = &raw.trust_domain else {
+        if let Some(principal) = principal {
+            draft.report(
+                principal,
+                "`client_ca` could speak for the workloads of any trust domain",
+                "add `trust_domain = \"example.org\"`, the one that it is the authority of",
+            );
+        }
+        return None;
+    };
+    if principal.is_none() {
+        draft.report(
+            value,
+            "`trust_domain` has no effect without `principal = \"spiffe\"`",
+            "add that, or remove it",
+        );
+    }
+    let domain = TrustDomain::new(value.get_ref());
+    if domain.is_none() {
+        draft.report(
+            value,
+            format!("`{}` is not the name of a trust domain", value.get_ref()),
+            "write it as SPIFFE IDs have it, without `spiffe://`: \"example.org\"",
+        );
+    }
+    domain
 }
 
 fn server_tls(draft: &mut Draft<'_>, raw: RawServerTls) -> ServerTls {

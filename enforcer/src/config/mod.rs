@@ -48,6 +48,7 @@ pub use issuer::{
 };
 pub use listener::{
     CertificateName, ClientAuthority, Listener, Protocol, RequestIdentity, ServerTls, TokenCookie,
+    TrustDomain,
 };
 pub(crate) use outbound::parse as parse_outbound_url;
 pub use policies::{Origin, PolicySettings, Setting};

@@ -86,6 +86,7 @@ pub(super) struct RawListener {
     pub(super) protocol: Option<Spanned<String>>,
     pub(super) identity: Option<Spanned<String>>,
     pub(super) principal: Option<Spanned<String>>,
+    pub(super) trust_domain: Option<Spanned<String>>,
     pub(super) token_cookie: Option<Spanned<String>>,
     pub(super) allowed_origins: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) proxy_protocol: Option<RawProxies>,

@@ -56,14 +56,14 @@ pub(super) fn convert(
     let mut tunnels = Vec::new();
     for raw in raw {
         let listener = listeners.get(raw.get_ref().listener.get_ref());
-        let protocol = listener.map(|listener| listener.protocol);
+        let protocol = listener.map(|listener| &listener.protocol);
         let attached = policies::convert(draft, &raw, &names.policies);
         if listener.is_some_and(|listener| !listener.takes_tokens()) {
             policies::report_token_requirements(draft, &raw, &attached, policies);
         }
         if is_tunnel(draft, raw.get_ref()) {
             postgres::report_settings(draft, raw.get_ref());
-            let carries_http = protocol.map(|protocol| protocol == Protocol::Http);
+            let carries_http = protocol.map(|protocol| *protocol == Protocol::Http);
             tunnels.extend(tunnels::convert(
                 draft,
                 &raw,

@@ -24,12 +24,12 @@ pub(crate) struct ClientCertificate {
 impl ClientCertificate {
     /// What was shown, if anything.
     pub(crate) fn shown(tls: &ServerConnection) -> Result<Option<Self>, CertificateError> {
-        let Some(der) = tls.peer_certificates().and_then(<[_]>::first) else {
+        let Some([der, authorities @ ..]) = tls.peer_certificates() else {
             return Ok(None);
         };
         Ok(Some(Self {
             thumbprint: thumbprint(der),
-            shown: shown(der)?,
+            shown: shown(der, authorities.iter().map(AsRef::as_ref))?,
             der: der.clone().into_owned(),
         }))
     }
@@ -42,10 +42,14 @@ impl ClientCertificate {
     /// Who it speaks for.
     pub(crate) fn identify(
         &self,
-        wanted: CertificateName,
+        wanted: &CertificateName,
         now: WallInstant,
     ) -> Result<Identified, CertificateError> {
-        credential(&self.der, wanted, now).map(Identified::without_claims)
+        let credential = Credential {
+            certificate: Some(self.shown.clone()),
+            ..credential(&self.der, wanted, now)?
+        };
+        Ok(Identified::without_claims(credential))
     }
 
     /// A token that is shown beside the certificate is good no longer than that.
@@ -59,7 +63,7 @@ impl ClientCertificate {
             return Err(CertificateError::Expired { at });
         }
         let credential = Credential {
-            certificate: Some(self.shown),
+            certificate: Some(self.shown.clone()),
             ..(*identified.credential).clone()
         };
         Ok(Identified {

@@ -84,8 +84,8 @@ pub(crate) struct ConnectionContext {
 impl ConnectionContext {
     /// The name in the client's certificate that a request with this token, or without one, is
     /// made in; `None` if it needs the token.
-    pub(crate) fn certificate_name(&self, token: Option<&str>) -> Option<CertificateName> {
-        match self.identity {
+    pub(crate) fn certificate_name(&self, token: Option<&str>) -> Option<&CertificateName> {
+        match &self.identity {
             RequestIdentity::Token => None,
             RequestIdentity::Certificate(name) => Some(name),
             RequestIdentity::TokenOrCertificate(name) => {
@@ -176,7 +176,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
     });
     match opening {
         Opening::Http(stream) => serve_http(&context, *stream).await,
-        Opening::Tcp(service, stream) => tcp::serve(&context, service, *stream).await,
+        Opening::Tcp(service, stream) => tcp::serve(&context, &service, *stream).await,
         Opening::Postgres(service, opening) => {
             postgres::serve(&context, service, opening).await;
         }
@@ -228,8 +228,8 @@ async fn shake_hands(front: &Front, accepted: &mut Accepted) -> Result<Shaken, R
     };
     let certificate = ClientCertificate::shown(stream.get_ref().1)?;
     let stream = Box::new(stream);
-    let opening = match front.service {
-        Service::Tcp(service) => Opening::Tcp(service, stream),
+    let opening = match &front.service {
+        Service::Tcp(service) => Opening::Tcp(service.clone(), stream),
         _ => Opening::Http(stream),
     };
     Ok(Some((opening, certificate)))

@@ -127,7 +127,7 @@ struct Target {
 }
 
 /// What a listener's connections carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Service {
     Http,
     Tcp(TcpService),
@@ -189,7 +189,7 @@ impl Server {
                     name: listener.name.into(),
                     acceptor: listener.acceptor,
                     service: listener.service,
-                    identity: listener.identity,
+                    identity: listener.identity.clone(),
                     cookie: listener.cookie.map(Arc::new),
                     proxies: listener.proxies.into(),
                 },

@@ -43,9 +43,12 @@ pub(crate) fn load(config: &Config) -> Result<Vec<CertificateId>, RevocationList
 
 /// Tells the warden, as soon as it listens.
 pub(crate) async fn tell(link: Arc<Link>, certificates: Vec<CertificateId>) {
-    for certificates in certificates.chunks(AT_ONCE) {
+    let (first, others) = certificates.split_at(certificates.len().min(AT_ONCE));
+    for (anew, certificates) in
+        std::iter::once((true, first)).chain(others.chunks(AT_ONCE).map(|others| (false, others)))
+    {
         let certificates = certificates.to_vec();
-        link.deliver(ToWarden::RevokedCertificates { certificates })
+        link.deliver(ToWarden::RevokedCertificates { anew, certificates })
             .await;
     }
 }

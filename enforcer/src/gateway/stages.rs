@@ -234,7 +234,7 @@ impl Authenticated {
     /// By the client's certificate, which the handshake has verified.
     pub(crate) fn by_certificate(
         client: &Client,
-        name: CertificateName,
+        name: &CertificateName,
         now: WallInstant,
     ) -> Result<Self, Rejection> {
         let certificate = client.certificate.as_ref();

@@ -246,10 +246,11 @@ fn load_listener(
         let route = routes.position(|route| route.listener == name);
         route.ok_or_else(|| StartError::NoRoute(name.clone()))
     };
-    let (service, alpn): (_, &[&[u8]]) = match *protocol {
+    let (service, alpn): (_, &[&[u8]]) = match protocol {
         Protocol::Http => (Service::Http, &[http2::ALPN, b"http/1.1"]),
         Protocol::Tcp(subject) => {
             let route = only_route()?;
+            let subject = subject.clone();
             (Service::Tcp(TcpService { subject, route }), &[])
         }
         Protocol::Postgres => {
@@ -265,7 +266,7 @@ fn load_listener(
         socket,
         acceptor,
         service,
-        identity: *identity,
+        identity: identity.clone(),
         cookie: cookie.clone(),
         proxies: proxies.clone(),
     })

@@ -236,10 +236,10 @@ impl fmt::Debug for CertificateId {
 }
 
 /// The certificate that a credential was shown with, or is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownCertificate {
-    /// Which.
-    pub id: CertificateId,
+    /// Which, and after it those of authorities that the client sent along.
+    pub chain: Vec<CertificateId>,
     /// Its `notAfter`.
     pub expires_at: WallInstant,
 }
@@ -274,8 +274,10 @@ pub struct Credential {
 impl Credential {
     /// Until when it is good for a session: no longer than the certificate beside it.
     pub fn good_until(&self) -> WallInstant {
-        let certificate = self.certificate.map(|certificate| certificate.expires_at);
-        certificate.map_or(self.expires_at, |at| at.min(self.expires_at))
+        let certificate = self.certificate.as_ref();
+        certificate
+            .map(|certificate| certificate.expires_at)
+            .map_or(self.expires_at, |at| at.min(self.expires_at))
     }
 
     /// Until when it may be shown once more, and its session's end is to be remembered.
@@ -285,6 +287,12 @@ impl Credential {
         } else {
             self.expires_at
         }
+    }
+
+    /// The certificates that it stands on.
+    pub fn certificates(&self) -> &[CertificateId] {
+        let certificate = self.certificate.as_ref();
+        certificate.map_or(&[], |certificate| &certificate.chain)
     }
 }
 

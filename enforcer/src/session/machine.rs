@@ -115,8 +115,8 @@ pub struct Session {
     pub token_expires_at: WallInstant,
     /// The key that signed the credential with that `exp`, if its issuer can withdraw it.
     pub voucher: Option<Voucher>,
-    /// The client's certificate beside that credential.
-    pub certificate: Option<CertificateId>,
+    /// The certificates that this credential stands on: the client's, and its authorities'.
+    pub certificates: Vec<CertificateId>,
     /// The policies' limits that are in force.
     pub limits: Limits,
     /// Limits of its policies that are only observed, beside enforced ones.
@@ -231,7 +231,7 @@ impl Session {
             started_at,
             token_expires_at: credential.good_until(),
             voucher: voucher(credential, now),
-            certificate: credential.certificate.map(|shown| shown.id),
+            certificates: credential.certificates().to_vec(),
             limits,
             observed,
             policies: terms.policies.to_vec(),
@@ -423,7 +423,7 @@ impl Session {
         let good_until = credential.good_until();
         if good_until > self.token_expires_at {
             self.token_expires_at = good_until;
-            self.certificate = credential.certificate.map(|shown| shown.id);
+            self.certificates = credential.certificates().to_vec();
             self.voucher = voucher(credential, now);
             self.token_end = now.boot_at(good_until);
             self.deadline = deadline(self.token_end, self.latest_end, self.hours_end);

@@ -5,7 +5,7 @@
 //! hears of it; at the end the map comes first, then the resets, then the words.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::SocketAddr,
     time::Duration,
 };
@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     kernel::{maps::Maps, reset::Resetter},
     policy::{Mode, Policy, Terms},
-    session::{Limit, SessionId, Step},
+    session::{CertificateId, Limit, SessionId, Step},
 };
 
 const CLOCK_TOLERANCE: Duration = Duration::from_millis(100);
@@ -77,6 +77,8 @@ pub struct Core {
     /// Issuers that an applied configuration has left out: nobody is let in on their word, whatever
     /// an old gateway says.
     pub(super) retired_issuers: BTreeSet<String>,
+    /// What the latest revocation lists name.
+    pub(super) revoked_certificates: HashSet<CertificateId>,
     /// What the daemon runs with, for its status.
     pub(super) configuration: ConfigurationStatus,
 }
@@ -123,6 +125,7 @@ impl Core {
             losses,
             purged_at: BootInstant::from_nanos(0),
             retired_issuers: BTreeSet::new(),
+            revoked_certificates: HashSet::new(),
             configuration: ConfigurationStatus::default(),
         }
     }
@@ -374,7 +377,7 @@ impl Core {
             deadline: session.wall_limit(session.deadline().at, now),
             token_expires_at: session.token_expires_at,
             signing_key: session.voucher.map(|voucher| voucher.key),
-            certificate: session.certificate,
+            certificates: session.certificates.clone(),
             policies: session.policies.clone(),
             hours_end_at: session.hours_end_at(),
             first_address: session.first_address,

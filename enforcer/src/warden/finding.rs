@@ -20,7 +20,7 @@ impl Core {
         announced_client: Option<SocketAddr>,
         now: Now,
     ) -> Result<(SessionView, SessionUsage), Refusal> {
-        if let Some(reason) = self.book.ended(credential, now.wall) {
+        if let Some(reason) = self.barred(credential, now) {
             return Err(Refusal::SessionEnded(reason));
         }
         let id = self

@@ -32,6 +32,7 @@ mod recorder;
 mod recovery;
 mod relimit;
 pub mod reload;
+mod renewing;
 mod requests;
 mod run;
 pub mod store;

@@ -117,8 +117,8 @@ impl Core {
             expires_at: stored.token_expires_at,
             assumed_expiry: false,
             signing_key: stored.signing_key,
-            certificate: stored.certificate.map(|id| ShownCertificate {
-                id,
+            certificate: (!stored.certificates.is_empty()).then(|| ShownCertificate {
+                chain: stored.certificates.clone(),
                 expires_at: stored.token_expires_at,
             }),
         };

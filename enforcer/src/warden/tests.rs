@@ -1,6 +1,9 @@
 //! What the warden believes of a gateway, and what it takes over: on the real maps, as root.
 
+mod again;
 mod policies;
+mod relimit;
+mod withdrawing;
 
 use std::{
     collections::BTreeMap,
@@ -36,8 +39,6 @@ use crate::{
         SessionKey, ShownCertificate,
     },
 };
-
-mod relimit;
 
 const GATEWAY: GatewayId = GatewayId(1);
 
@@ -422,141 +423,6 @@ fn a_session_under_two_policies_has_the_strictest_of_their_limits() {
 }
 
 #[test]
-fn a_renewal_that_is_published_too_late_ends_the_session() {
-    for latched in [false, true] {
-        let mut bench = Bench::new();
-        bench.connect(7, abi::Role::Client);
-        let token = credential("alice", 30);
-        let view = bench.open(7, &token).unwrap();
-        let id = view.id.as_u64();
-        if latched {
-            let activity = MapData::from_pin(bench.bpf_dir.join(map_name::ACTIVITY)).unwrap();
-            let mut activity: HashMap<_, u64, abi::Activity> =
-                Map::from_map_data(activity).unwrap().try_into().unwrap();
-            let expired = abi::Activity {
-                expired_at_ns: 1,
-                ..abi::Activity::default()
-            };
-            activity.insert(id, expired, 0).unwrap();
-        } else {
-            let entry = abi::Session {
-                deadline_ns: 1,
-                ..bench.core.maps.session(id).unwrap()
-            };
-            bench.core.maps.set_session(id, entry).unwrap();
-        }
-        // On the session's own connection, which the kernel resets.
-        let renewed = bench.open(7, &credential("alice", 6000));
-        assert_eq!(
-            renewed,
-            Err(Refusal::SessionEnded(EndReason::Token)),
-            "latched: {latched}"
-        );
-        assert_eq!(bench.core.maps.session(id), None);
-        // Elsewhere the old token is as good as its session, and a newer one opens another.
-        bench.connect(8, abi::Role::Client);
-        let old = bench.open(8, &token);
-        assert_eq!(old, Err(Refusal::SessionEnded(EndReason::Token)));
-        let another = bench.open(8, &credential("alice", 6000)).unwrap();
-        assert_ne!(another.id, view.id);
-    }
-}
-
-#[test]
-fn a_renewal_on_another_connection_that_is_published_too_late_opens_a_session() {
-    let mut bench = Bench::new();
-    for cookie in [7, 8] {
-        bench.connect(cookie, abi::Role::Client);
-    }
-    let view = bench.open(7, &credential("alice", 30)).unwrap();
-    let id = view.id.as_u64();
-    let entry = abi::Session {
-        deadline_ns: 1,
-        ..bench.core.maps.session(id).unwrap()
-    };
-    bench.core.maps.set_session(id, entry).unwrap();
-    // Longer than the longest session: the new deadline would have another reason.
-    let another = bench.open(8, &credential("alice", 6000)).unwrap();
-    assert_ne!(another.id, view.id);
-    assert_eq!(bench.core.maps.session(id), None);
-}
-
-#[test]
-fn a_token_that_does_not_tell_its_expiry_is_not_forgotten_when_it_was_assumed_to_expire() {
-    let shown = |seconds| Credential {
-        assumed_expiry: true,
-        ..credential("alice", seconds)
-    };
-    let policies = ["normal".to_owned()];
-    let now = Now::read();
-    let later = Now {
-        boot: now.boot.saturating_add(Duration::from_secs(1)),
-        wall: now.wall.saturating_add(Duration::from_secs(1000)),
-    };
-    for (reason, opens) in [
-        (EndReason::Deadline, false),
-        (EndReason::Revoked, false),
-        // Nobody has asked its issuer for a while.
-        (EndReason::Token, true),
-    ] {
-        let mut bench = Bench::new();
-        for cookie in [7, 8] {
-            bench.connect(cookie, abi::Role::Client);
-        }
-        let view = bench.open(7, &shown(30)).unwrap();
-        bench.core.end(view.id, reason, now);
-        bench.core.book.purge_ended(later.wall);
-        let again = bench.core.open(8, &shown(1600), &policies, None, later);
-        assert_eq!(again.is_ok(), opens, "{reason:?}: {again:?}");
-    }
-}
-
-#[test]
-fn the_token_of_a_session_that_was_only_observed_opens_another() {
-    let mut bench = Bench::new();
-    let credential = credential("alice", 300);
-    bench.connect(7, abi::Role::Client);
-    let first = bench
-        .core
-        .open(7, &credential, &["observed".to_owned()], None, Now::read())
-        .unwrap();
-    bench.core.book.get_mut(first.id).unwrap().legs.clear();
-    let later = |seconds| {
-        let now = Now::read();
-        let passed = Duration::from_secs(seconds);
-        Now {
-            boot: now.boot.saturating_add(passed),
-            wall: now.wall.saturating_add(passed),
-        }
-    };
-    bench.core.on_alarm(later(70));
-    assert!(bench.core.book.get(first.id).is_none());
-    bench.connect(8, abi::Role::Client);
-    let again = bench
-        .core
-        .open(8, &credential, &["observed".to_owned()], None, Now::read());
-    assert_ne!(again.unwrap().id, first.id);
-}
-
-#[test]
-fn what_was_revoked_stays_refused() {
-    let mut bench = Bench::new();
-    bench.connect(7, abi::Role::Client);
-    let alice = credential("alice", 30);
-    let view = bench.open(7, &alice).unwrap();
-    let ended = bench
-        .core
-        .end_all(&[view.id], EndReason::Revoked, None, Now::read());
-    assert_eq!(ended, 1);
-    assert_eq!(bench.core.maps.session(view.id.as_u64()), None);
-    bench.connect(8, abi::Role::Client);
-    assert_eq!(
-        bench.open(8, &alice),
-        Err(Refusal::SessionEnded(EndReason::Revoked))
-    );
-}
-
-#[test]
 fn full_bindings_refuse_a_socket_and_leave_the_others_alone() {
     let mut bench = Bench::new();
     bench.connect(7, abi::Role::Client);
@@ -573,29 +439,6 @@ fn full_bindings_refuse_a_socket_and_leave_the_others_alone() {
     let refused = bench.open(8, &credential("bob", 30));
     assert_eq!(refused, Err(Refusal::Capacity));
     assert!(bench.core.maps.binding(7).is_some());
-}
-
-#[test]
-fn a_certificate_opens_another_session_unless_it_was_sent_away() {
-    let mut bench = Bench::new();
-    let alice = Credential {
-        key: SessionKey::from_certificate(b"alice's"),
-        ..credential("alice", 30)
-    };
-    for (cookie, reason) in [
-        (7, EndReason::Idle),
-        (8, EndReason::Deadline),
-        (9, EndReason::Logout),
-    ] {
-        bench.connect(cookie, abi::Role::Client);
-        let view = bench.open(cookie, &alice).unwrap();
-        bench.core.end(view.id, reason, Now::read());
-    }
-    bench.connect(10, abi::Role::Client);
-    assert_eq!(
-        bench.open(10, &alice),
-        Err(Refusal::SessionEnded(EndReason::Logout))
-    );
 }
 
 #[test]
@@ -664,7 +507,7 @@ fn stored(id: u64, started_at: WallInstant) -> StoredSession {
         deadline: started_at.saturating_add(Duration::from_secs(500)),
         token_expires_at: until,
         signing_key: None,
-        certificate: None,
+        certificates: Vec::new(),
         policies: vec!["normal".to_owned()],
         hours_end_at: None,
         first_address: None,
@@ -746,61 +589,4 @@ fn what_the_ring_buffer_lost_is_read_from_the_maps() {
     assert!(bench.core.book.get(view.id).unwrap().legs.is_empty());
     assert!(bench.connections.get(&7, 0).is_err(), "collected");
     assert!(bench.core.unbound.contains_key(&8), "found");
-}
-
-#[test]
-fn a_key_that_its_issuer_withdrew_ends_what_it_signed() {
-    let mut bench = Bench::new();
-    let [old, new] = [1, 2].map(|byte| KeyThumbprint::from_bytes([byte; 32]));
-    let signed = |subject: &str, by| Credential {
-        signing_key: by,
-        ..credential(subject, 30)
-    };
-    let mut open = |cookie, subject: &str, by| {
-        bench.connect(cookie, abi::Role::Client);
-        bench.open(cookie, &signed(subject, by)).unwrap().id
-    };
-    let fallen = open(7, "alice", Some(old));
-    let standing = open(8, "bob", Some(new));
-    let unsigned = open(9, "carol", None);
-    let mut withdraw = |issuer: &str, as_of| {
-        let message = ToWarden::IssuerKeys {
-            issuer: issuer.to_owned(),
-            keys: vec![new],
-            as_of,
-        };
-        bench.core.on_message(GATEWAY, message, Now::read());
-        [fallen, standing, unsigned].map(|id| bench.core.book.get(id).is_some())
-    };
-    let early = BootInstant::from_nanos(1);
-    assert_eq!(withdraw("iss", early), [true; 3]);
-    assert_eq!(withdraw("another", Now::read().boot), [true; 3]);
-    assert_eq!(withdraw("iss", Now::read().boot), [false, true, true]);
-    bench.connect(10, abi::Role::Client);
-    let again = bench.open(10, &signed("alice", Some(old)));
-    let reason = EndReason::KeyWithdrawn;
-    assert_eq!(again, Err(Refusal::SessionEnded(reason)));
-}
-
-#[test]
-fn a_revoked_certificate_ends_the_sessions_that_stand_on_it() {
-    let mut bench = Bench::new();
-    let ids = [1_u8, 2].map(|serial| CertificateId::new(b"authority", &[serial]));
-    let mut open = |cookie, subject: &str, id: Option<CertificateId>| {
-        bench.connect(cookie, abi::Role::Client);
-        let mut credential = credential(subject, 30);
-        credential.certificate = id.map(|id| ShownCertificate {
-            id,
-            expires_at: credential.expires_at,
-        });
-        bench.open(cookie, &credential).unwrap().id
-    };
-    let fallen = open(7, "alice", Some(ids[0]));
-    let standing = [open(8, "bob", Some(ids[1])), open(9, "carol", None)];
-    let message = ToWarden::RevokedCertificates {
-        certificates: vec![ids[0]],
-    };
-    bench.core.on_message(GATEWAY, message, Now::read());
-    assert!(bench.core.book.get(fallen).is_none());
-    assert!(standing.iter().all(|id| bench.core.book.get(*id).is_some()));
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::core::Core;
 use crate::{
     clock::{BootInstant, Now},
-    session::{CertificateId, EndReason, KeyThumbprint, Session},
+    session::{CertificateId, Credential, EndReason, KeyThumbprint, Session},
 };
 
 impl Core {
@@ -26,15 +26,28 @@ impl Core {
         self.end_fallen(fallen, EndReason::KeyWithdrawn, detail, now);
     }
 
-    /// Ends the sessions that stand on one of these certificates.
-    pub(super) fn on_revoked_certificates(&mut self, revoked: &[CertificateId], now: Now) {
-        let revoked: HashSet<_> = revoked.iter().collect();
-        let fallen = |session: &Session| {
-            let certificate = session.certificate.as_ref();
-            certificate.is_some_and(|certificate| revoked.contains(certificate))
-        };
+    /// Ends the sessions that stand on one of these certificates. From now on none comes to stand on
+    /// one, through whatever gateway: one that is leaving may know older lists.
+    pub(super) fn on_revoked_certificates(
+        &mut self,
+        anew: bool,
+        certificates: Vec<CertificateId>,
+        now: Now,
+    ) {
+        let revoked: HashSet<_> = certificates.iter().copied().collect();
+        if anew {
+            self.revoked_certificates.clear();
+        }
+        self.revoked_certificates.extend(certificates);
+        let fallen = |session: &Session| session.certificates.iter().any(|id| revoked.contains(id));
         let detail = "its client's certificate is on a revocation list";
         self.end_fallen(fallen, EndReason::CertificateRevoked, detail, now);
+    }
+
+    /// Whether one of the certificates that the credential stands on is revoked.
+    pub(super) fn stands_on_revoked(&self, credential: &Credential) -> bool {
+        let mut certificates = credential.certificates().iter();
+        certificates.any(|id| self.revoked_certificates.contains(id))
     }
 
     fn end_fallen(

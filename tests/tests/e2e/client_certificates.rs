@@ -47,7 +47,9 @@ fn code(answer: &Answer) -> String {
 #[test]
 fn a_workload_is_known_by_its_certificate_and_cut_when_that_ends() {
     let mut scene = scene("workload", "required", "certificate");
-    scene.config.listener().unwrap().principal = Some("spiffe".to_owned());
+    let listener = scene.config.listener().unwrap();
+    listener.principal = Some("spiffe".to_owned());
+    listener.trust_domain = Some("example.org".to_owned());
     scene.config.identity.jwt.clear();
     let daemon = scene.start().unwrap();
     let not_after = wait::whole_second_after(Duration::from_secs(2));
@@ -67,6 +69,14 @@ fn a_workload_is_known_by_its_certificate_and_cut_when_that_ends() {
     };
     assert_eq!(header("x-enforcer-subject"), id);
     assert_eq!(header("x-enforcer-issuer"), "spiffe://example.org");
+
+    // The authority may sign the name; it is not the other domain's.
+    let stranger = scene
+        .authority
+        .workload("spiffe://example.com/billing", not_after)
+        .unwrap();
+    let refused = scene.client_showing(&stranger).unwrap().get("/headers", "");
+    assert_eq!(code(&refused.unwrap()), "401 certificate_name_invalid");
 
     let talk = client
         .websocket("/echo", "")

@@ -30,7 +30,7 @@ fn an_http_listener_may_know_its_clients_by_certificates() {
     let text = GOOD
         .replace(
             HTTP,
-            "protocol = \"http\"\nidentity = \"token_or_certificate\"\nprincipal = \"spiffe\"",
+            "protocol = \"http\"\nidentity = \"token_or_certificate\"\nprincipal = \"spiffe\"\ntrust_domain = \"a.org\"",
         )
         .replace(
             CLIENT_CA,
@@ -38,7 +38,8 @@ fn an_http_listener_may_know_its_clients_by_certificates() {
         );
     let config = parse(&text).unwrap();
     let listener = &config.listeners["public"];
-    let by_either = RequestIdentity::TokenOrCertificate(CertificateName::Spiffe);
+    let domain = TrustDomain::new("a.org").unwrap();
+    let by_either = RequestIdentity::TokenOrCertificate(CertificateName::Spiffe(domain));
     assert_eq!(listener.identity, by_either);
     let folder = Path::new("/etc/enforcer");
     let authority = ClientAuthority {
@@ -88,9 +89,25 @@ fn certificates_that_nobody_shows_are_no_identity() {
         "token_or_certificate",
     );
     expect(
-        &[(HTTP, "principal = \"spiffe\"")],
+        &[(HTTP, "principal = \"san_uri\"")],
         "`principal` has no effect",
         "identity = \"certificate\"",
+    );
+    let spiffe = |more: &str| format!("identity = \"certificate\"\nprincipal = \"spiffe\"\n{more}");
+    expect(
+        &[(HTTP, &spiffe(""))],
+        "speak for the workloads of any trust domain",
+        "add `trust_domain",
+    );
+    expect(
+        &[(HTTP, &spiffe("trust_domain = \"spiffe://a.org\""))],
+        "`spiffe://a.org` is not the name of a trust domain",
+        "without `spiffe://`",
+    );
+    expect(
+        &[(HTTP, "identity = \"certificate\"\ntrust_domain = \"a.org\"")],
+        "`trust_domain` has no effect",
+        "add that",
     );
     expect(
         &[(CLIENT_CA, ", client_crl = [\"a.crl\"]")],

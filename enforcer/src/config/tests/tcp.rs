@@ -34,8 +34,8 @@ fn expect(from: &str, to: &str, what: &str, help: &str) {
 #[test]
 fn a_tcp_listener_needs_no_token_issuer() {
     let config = parse(TCP).unwrap();
-    let protocol = config.listeners["db"].protocol;
-    assert_eq!(protocol, Protocol::Tcp(CertificateName::Uri));
+    let protocol = &config.listeners["db"].protocol;
+    assert_eq!(*protocol, Protocol::Tcp(CertificateName::Uri));
     let upstream = &config.routes[0].upstream;
     assert_eq!((&*upstream.host, upstream.port), ("db.internal", 5432));
     assert_eq!(upstream.tls, Some(UpstreamTls::default()));
@@ -44,8 +44,8 @@ fn a_tcp_listener_needs_no_token_issuer() {
         .replace("principal = \"san_uri\"\n", "")
         .replace("tls://", "tcp://");
     let config = parse(&plain).unwrap();
-    let protocol = config.listeners["db"].protocol;
-    assert_eq!(protocol, Protocol::Tcp(CertificateName::Any));
+    let protocol = &config.listeners["db"].protocol;
+    assert_eq!(*protocol, Protocol::Tcp(CertificateName::Any));
     assert_eq!(config.routes[0].upstream.tls, None);
 }
 

@@ -265,7 +265,7 @@ async fn identify(
         let spoken = message::negotiate(startup.spoken_minor(), &startup.protocol_options);
         client.send(&spoken).await.map_err(Failure::BrokenOff)?;
     }
-    let by_certificate = match context.identity {
+    let by_certificate = match &context.identity {
         RequestIdentity::Certificate(_) => true,
         RequestIdentity::TokenOrCertificate(_) => context.client.shows_certificate(),
         RequestIdentity::Token => false,

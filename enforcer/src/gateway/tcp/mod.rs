@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// What a TCP listener leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TcpService {
     /// The name in the client's certificate that is its principal's.
     pub(crate) subject: CertificateName,
@@ -53,7 +53,7 @@ enum Failure {
 /// Serves a connection after its handshake.
 pub(crate) async fn serve(
     context: &ConnectionContext,
-    service: TcpService,
+    service: &TcpService,
     stream: TlsStream<Socket>,
 ) {
     let socket = context.client.socket();
@@ -89,12 +89,12 @@ pub(crate) async fn serve(
 
 async fn admit(
     context: &ConnectionContext,
-    service: TcpService,
+    service: &TcpService,
     principal: &mut Option<Principal>,
 ) -> Result<Bound, Rejection> {
     let gateway = &context.gateway;
     let authenticated =
-        Authenticated::by_certificate(&context.client, service.subject, wall_now())?;
+        Authenticated::by_certificate(&context.client, &service.subject, wall_now())?;
     *principal = Some(authenticated.principal().clone());
     let client = &context.client;
     let permitted = authenticated.permit(
@@ -111,7 +111,7 @@ async fn admit(
 
 async fn carry(
     context: &ConnectionContext,
-    service: TcpService,
+    service: &TcpService,
     bound: &Bound,
     stream: TlsStream<Socket>,
 ) -> Result<(), Failure> {

@@ -385,7 +385,7 @@ impl World {
                 name: "public".to_owned(),
                 socket: listener.into(),
                 acceptor,
-                service,
+                service: service.clone(),
                 identity: shown,
                 cookie: Some(TokenCookie {
                     name: COOKIE.to_owned(),

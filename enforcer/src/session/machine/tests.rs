@@ -367,7 +367,7 @@ fn the_key_of_the_latest_credential_vouches_for_a_session() {
 fn a_credential_is_good_no_longer_than_the_certificate_beside_it() {
     let beside = |seconds: u64| Credential {
         certificate: Some(ShownCertificate {
-            id: CertificateId::new(b"authority", b"1"),
+            chain: vec![CertificateId::new(b"authority", b"1")],
             expires_at: after(seconds).wall,
         }),
         ..credential(b"t", 50)

@@ -52,8 +52,8 @@ pub struct StoredSession {
     pub token_expires_at: WallInstant,
     /// The key that signed the credential with that `exp`, if its issuer can withdraw it.
     pub signing_key: Option<KeyThumbprint>,
-    /// The client's certificate beside that credential.
-    pub certificate: Option<CertificateId>,
+    /// The certificates that this credential stands on.
+    pub certificates: Vec<CertificateId>,
     /// Names of the policies that apply.
     pub policies: Vec<String>,
     /// When the hours end that bound it.

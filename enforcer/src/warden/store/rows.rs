@@ -127,7 +127,7 @@ fn save(connection: &Connection, session: &StoredSession) -> rusqlite::Result<()
             policies,
             session.last_activity.as_unix_nanos(),
             session.signing_key.as_ref().map(KeyThumbprint::as_bytes),
-            session.certificate.as_ref().map(CertificateId::as_bytes),
+            certificate_ids(&session.certificates),
             session.hours_end_at.map(WallInstant::as_unix_nanos),
             session.first_address.map(|address| address.to_string()),
             session.warned_for.map(WallInstant::as_unix_nanos),
@@ -166,15 +166,28 @@ fn session(row: &Row<'_>) -> rusqlite::Result<StoredSession> {
         signing_key: row
             .get::<_, Option<_>>("signing_key")?
             .map(KeyThumbprint::from_bytes),
-        certificate: row
-            .get::<_, Option<_>>("certificate")?
-            .map(CertificateId::from_bytes),
+        certificates: certificates(row.get("certificate")?)?,
         policies: serde_json::from_str(&policies).map_err(unreadable)?,
         last_activity: wall(row, "last_activity")?,
         hours_end_at: wall_or_none(row, "hours_end_at")?,
         first_address: first_address.transpose().map_err(unreadable)?,
         warned_for: wall_or_none(row, "warned_for")?,
     })
+}
+
+/// One after the other, in a column that once had one at most.
+fn certificate_ids(certificates: &[CertificateId]) -> Option<Vec<u8>> {
+    let bytes = certificates.iter().flat_map(CertificateId::as_bytes);
+    (!certificates.is_empty()).then(|| bytes.copied().collect())
+}
+
+fn certificates(ids: Option<Vec<u8>>) -> rusqlite::Result<Vec<CertificateId>> {
+    let ids = ids.unwrap_or_default();
+    let (ids, rest) = ids.as_chunks();
+    if !rest.is_empty() {
+        return Err(unreadable("a certificate's id is cut short"));
+    }
+    Ok(ids.iter().copied().map(CertificateId::from_bytes).collect())
 }
 
 fn ended_key(row: &Row<'_>) -> rusqlite::Result<EndedKey> {

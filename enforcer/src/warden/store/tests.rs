@@ -34,7 +34,7 @@ fn session(number: u64) -> StoredSession {
         deadline: later(900),
         token_expires_at: later(90),
         signing_key: Some(KeyThumbprint::from_bytes([9; 32])),
-        certificate: Some(CertificateId::from_bytes([8; 32])),
+        certificates: [8, 9].map(|id| CertificateId::from_bytes([id; 32])).into(),
         policies: vec!["default".to_owned(), "pci, \"dss\"".to_owned()],
         hours_end_at: Some(later(700)),
         first_address: Some("2001:db8::7".parse().unwrap()),
@@ -92,7 +92,7 @@ fn sessions_are_there_again_after_a_restart() {
     second.keys = vec![key(3, later(60))];
     second.authorized_party = None;
     second.signing_key = None;
-    second.certificate = None;
+    second.certificates.clear();
     second.warned_for = None;
     second.hours_end_at = None;
     second.first_address = None;
