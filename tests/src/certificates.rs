@@ -29,6 +29,9 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
     der: CertificateDer<'static>,
+    serial: SerialNumber,
+    /// What who shows its certificates sends along: nothing of a root's.
+    above: Vec<CertificateDer<'static>>,
 }
 
 /// A certificate and its key.
@@ -40,22 +43,52 @@ pub struct Identity {
     pub private_key: String,
     serial: SerialNumber,
     der: CertificateDer<'static>,
+    above: Vec<CertificateDer<'static>>,
     key_der: Vec<u8>,
 }
 
 impl Authority {
     /// A new one.
     pub fn new() -> Result<Self> {
-        let mut params = named("enforcer's test authority", Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        Self::named("enforcer's test authority")
+    }
+
+    /// A new one with this name.
+    pub fn named(name: &str) -> Result<Self> {
+        let params = authority(name)?;
         let key = KeyPair::generate().context("make a key")?;
         let certificate = params.self_signed(&key).context("sign the authority")?;
         Ok(Self {
             pem: certificate.pem(),
             der: certificate.der().clone(),
+            serial: SerialNumber::from(0_u64),
+            above: Vec::new(),
             issuer: Issuer::new(params, key),
         })
+    }
+
+    /// One whose certificate this one has signed.
+    pub fn subordinate(&self, name: &str) -> Result<Self> {
+        let mut params = authority(name)?;
+        let serial = next_serial();
+        params.serial_number = Some(serial.clone());
+        let key = KeyPair::generate().context("make a key")?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .context("sign an authority")?;
+        let above = std::iter::once(certificate.der()).chain(&self.above);
+        Ok(Self {
+            pem: certificate.pem(),
+            above: above.cloned().collect(),
+            der: certificate.der().clone(),
+            serial,
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// The serial number of its certificate.
+    pub fn serial(&self) -> &SerialNumber {
+        &self.serial
     }
 
     /// Its own certificate, PEM.
@@ -103,10 +136,10 @@ impl Authority {
     }
 
     /// A list of these certificates as revoked, PEM, that is to be replaced by `next_update`.
-    pub fn revoke(&self, revoked: &[&Identity], next_update: WallInstant) -> Result<String> {
+    pub fn revoke(&self, revoked: &[&SerialNumber], next_update: WallInstant) -> Result<String> {
         let epoch = rcgen::date_time_ymd(1970, 1, 1);
-        let revoked_certs = revoked.iter().map(|identity| RevokedCertParams {
-            serial_number: identity.serial.clone(),
+        let revoked_certs = revoked.iter().map(|serial| RevokedCertParams {
+            serial_number: (*serial).clone(),
             revocation_time: epoch,
             reason_code: None,
             invalidity_date: None,
@@ -135,8 +168,7 @@ impl Authority {
         mut params: CertificateParams,
         usage: ExtendedKeyUsagePurpose,
     ) -> Result<Identity> {
-        static SERIALS: AtomicU64 = AtomicU64::new(1);
-        let serial = SerialNumber::from(SERIALS.fetch_add(1, Ordering::Relaxed));
+        let serial = next_serial();
         params.serial_number = Some(serial.clone());
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate().context("make a key")?;
@@ -147,6 +179,7 @@ impl Authority {
             certificate: certificate.pem(),
             private_key: key.serialize_pem(),
             serial,
+            above: self.above.clone(),
             der: certificate.der().clone(),
             key_der: key.serialize_der(),
         })
@@ -167,16 +200,34 @@ impl Identity {
         enforcer::authn::confirmation::thumbprint(&self.der)
     }
 
+    /// Its serial number.
+    pub fn serial(&self) -> &SerialNumber {
+        &self.serial
+    }
+
     /// For rustls.
     pub fn chain(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
         let key = PrivateKeyDer::try_from(self.key_der.clone());
         let key = key.map_err(|error| anyhow::anyhow!("the key of a certificate: {error}"))?;
-        Ok((vec![self.der.clone()], key))
+        let chain = std::iter::once(&self.der).chain(&self.above);
+        Ok((chain.cloned().collect(), key))
     }
 }
 
 fn since_epoch(instant: WallInstant) -> Duration {
     instant.saturating_duration_since(WallInstant::from_unix_seconds(0))
+}
+
+fn next_serial() -> SerialNumber {
+    static SERIALS: AtomicU64 = AtomicU64::new(1);
+    SerialNumber::from(SERIALS.fetch_add(1, Ordering::Relaxed))
+}
+
+fn authority(name: &str) -> Result<CertificateParams> {
+    let mut params = named(name, Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 fn named(name: &str, names: Vec<String>) -> Result<CertificateParams> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use enforcer::clock::{self, WallInstant};
 use enforcer_tests::{
     Scene,
-    certificates::SERVER_NAME,
+    certificates::{Authority, SERVER_NAME},
     client::{Answer, End, Pattern},
     issuer::Claims,
     wait,
@@ -76,7 +76,7 @@ fn a_workload_is_known_by_its_certificate_and_cut_when_that_ends() {
         .workload("spiffe://example.com/billing", not_after)
         .unwrap();
     let refused = scene.client_showing(&stranger).unwrap().get("/headers", "");
-    assert_eq!(code(&refused.unwrap()), "401 certificate_name_invalid");
+    assert_eq!(code(&refused.unwrap()), "403 certificate_name_invalid");
 
     let talk = client
         .websocket("/echo", "")
@@ -158,7 +158,10 @@ fn a_revoked_certificate_gets_no_further_than_the_handshake() {
     let mut scene = scene("revoked", "required", "token");
     let alice = scene.authority.client("alice").unwrap();
     let mallory = scene.authority.client("mallory").unwrap();
-    let list = scene.authority.revoke(&[&mallory], an_hour_on()).unwrap();
+    let list = scene
+        .authority
+        .revoke(&[mallory.serial()], an_hour_on())
+        .unwrap();
     let list = scene.bed.write("revoked.crl", list).unwrap();
     scene.config.listener().unwrap().tls.client_crl = vec![list];
     let daemon = scene.start().unwrap();
@@ -199,16 +202,31 @@ fn a_certificate_is_looked_at_again_when_its_tls_session_resumes() {
 }
 
 #[test]
-fn a_list_that_names_a_certificate_ends_what_is_open_with_it() {
+fn lists_and_authorities_are_read_anew_by_a_reload() {
     let mut scene = scene("withdrawn", "required", "token");
+    let branch = scene.authority.subordinate("a branch").unwrap();
+    let other = Authority::named("another").unwrap();
     let alice = scene.authority.client("alice").unwrap();
     let mallory = scene.authority.client("mallory").unwrap();
-    let list = |revoked| {
-        let list = scene.authority.revoke(revoked, an_hour_on()).unwrap();
-        scene.bed.write("revoked.crl", list).unwrap()
+    let bella = branch.client("bella").unwrap();
+    let carol = other.client("carol").unwrap();
+    let write = |name: &str, text: String| scene.bed.write(name, text).unwrap();
+    let revoke = |revoked: &[_]| {
+        let lists = [
+            scene.authority.revoke(revoked, an_hour_on()).unwrap(),
+            branch.revoke(&[], an_hour_on()).unwrap(),
+            other.revoke(&[], an_hour_on()).unwrap(),
+        ];
+        write("revoked.crl", lists.concat())
     };
-    scene.config.listener().unwrap().tls.client_crl = vec![list(&[])];
-    let mut daemon = scene.start().unwrap();
+    let trust = |authorities: &[&Authority]| {
+        let authorities = authorities.iter().map(|it| it.pem().to_owned());
+        write("authorities.pem", authorities.collect())
+    };
+    let tls = scene.config.listener().unwrap();
+    tls.tls.client_crl = vec![revoke(&[])];
+    tls.tls.client_ca = Some(trust(&[&scene.authority, &other]));
+    let daemon = scene.start().unwrap();
     let talk = |identity, subject: &str| {
         let client = scene.client_showing(identity).unwrap();
         let token = scene.token(subject).unwrap();
@@ -216,24 +234,31 @@ fn a_list_that_names_a_certificate_ends_what_is_open_with_it() {
         socket.talk(Pattern::default())
     };
     let staying = talk(&alice, "alice");
-    let leaving = talk(&mallory, "mallory");
+    let leaving = [talk(&mallory, "mallory"), talk(&bella, "bella")];
+    let carols = scene.client_showing(&carol).unwrap();
+    let token = scene.token("carol").unwrap();
+    assert_eq!(carols.get("/headers", &token).unwrap().status, 200);
 
-    // Whatever starts a new gateway has it read the lists anew.
-    scene
-        .bed
-        .write(
-            "revoked.crl",
-            scene.authority.revoke(&[&mallory], an_hour_on()).unwrap(),
-        )
-        .unwrap();
-    daemon.kill_warden().unwrap();
-    daemon.start_again().unwrap();
-    assert_eq!(leaving.end().unwrap().ending.how, End::Reset);
-    let ended = daemon.wait_for_end().unwrap();
-    assert_eq!(ended["reason"], "certificate_revoked");
-    assert_eq!(ended["subject"], "mallory");
+    revoke(&[mallory.serial(), branch.serial()]);
+    trust(&[&scene.authority]);
+    let reload = daemon.cli(&["reload"]).unwrap();
+    assert_eq!(reload.code, 0, "{reload:?}");
+    for leaving in leaving {
+        assert_eq!(leaving.end().unwrap().ending.how, End::Reset);
+    }
+    for subject in ["mallory", "bella"] {
+        daemon
+            .wait_for_audit("session_ended", |record| {
+                record["subject"] == subject && record["reason"] == "certificate_revoked"
+            })
+            .unwrap();
+    }
+    wait::until("no new connection shows the other authority's", || {
+        carols.get("/headers", &token).is_err().then_some(())
+    })
+    .unwrap();
     let echoes = staying.received();
-    wait::until("the other goes on", || {
+    wait::until("who is on no list goes on", || {
         (staying.received() > echoes).then_some(())
     })
     .unwrap();
