@@ -42,6 +42,13 @@ impl Config {
         }
     }
 
+    /// The files that a configuration refers to, absolute. None for a text that is none.
+    pub fn named_files(text: &str, path: &Path) -> Vec<PathBuf> {
+        let files = parse(text, path).map(|parsed| parsed.files);
+        let files = files.unwrap_or_default();
+        files.into_iter().map(|file| file.path).collect()
+    }
+
     /// Reads the file at `path` as [`Config::parse`] does.
     ///
     /// # Errors

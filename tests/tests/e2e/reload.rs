@@ -316,6 +316,52 @@ fn a_signal_and_a_watched_file_are_enough() {
 }
 
 #[test]
+fn files_that_a_watched_one_names_are_watched_and_undo_no_rollback() {
+    let mut scene = Scene::new("reload-named").unwrap();
+    scene.config.daemon.watch = true;
+    let daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let token = scene.token("alice").unwrap();
+    assert!(is_served(&client, &token));
+    let mut config = scene.config.clone();
+    config.policy().max_session = "2h".to_owned();
+    let changed = daemon.reload(&config.text().unwrap(), &[]).unwrap();
+    assert_eq!(changed.code, 0, "{changed:?}");
+    let back = daemon.cli(&["policy", "rollback", "1"]).unwrap();
+    assert_eq!(back.code, 0, "{back:?}");
+
+    // As whoever renews certificates writes them. In between they don't belong together.
+    let tls = &config.listeners[MAIN].tls;
+    let (certificate, private_key) = (tls.certificate.clone(), tls.private_key.clone());
+    let others = Authority::named("another").unwrap();
+    let renewed = others.server().unwrap();
+    fs::write(&private_key, &renewed.private_key).unwrap();
+    daemon
+        .wait_for_audit("config_refused", |record| record["reason"] == "invalid")
+        .unwrap();
+    assert!(is_served(&client, &token), "the old one serves on");
+    fs::write(&certificate, &renewed.certificate).unwrap();
+    let record = daemon
+        .wait_for_audit("config_applied", |record| record["reason"] == "watch")
+        .unwrap();
+    let detail = record["detail"].as_str().unwrap();
+    assert!(detail.contains("files read again"), "{detail}");
+    wait::until("the new certificate is shown", || {
+        client.connection().is_err().then_some(())
+    })
+    .unwrap();
+
+    // Once the file itself says something else, that counts.
+    config.policy().max_session = "3h".to_owned();
+    daemon.configure(&config.text().unwrap()).unwrap();
+    daemon
+        .wait_for_audit("config_applied", |record| {
+            record["detail"].to_string().contains("1h to 3h")
+        })
+        .unwrap();
+}
+
+#[test]
 fn what_is_only_observed_passes_its_limit_and_is_ended_when_that_is_enforced() {
     let mut scene = Scene::new("reload-observe").unwrap();
     scene.config.policy().max_session = "1s".to_owned();

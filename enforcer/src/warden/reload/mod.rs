@@ -13,9 +13,11 @@
 
 mod history;
 mod lock_out;
+mod named;
 mod order;
 mod outcome;
 mod read;
+mod watching;
 pub mod weigh;
 
 use std::{
@@ -35,7 +37,9 @@ use tokio::{
 pub use self::history::{FOLDER as HISTORY_FOLDER, Version, list as history, read as read_version};
 use self::{
     history::digest,
-    read::{read_file, read_kept, read_text},
+    named::NamedFiles,
+    read::{read_file, read_kept, read_text, read_watched},
+    watching::Watching,
     weigh::Regime,
 };
 pub use self::{
@@ -45,7 +49,7 @@ pub use self::{
 use super::{
     admin::{
         ConfigurationStatus, RefusalCode, RefusedConfiguration, ReloadOutcome, ReloadRefused,
-        ReloadRequest, SimulateOutcome, SimulateRequest,
+        SimulateOutcome, SimulateRequest,
     },
     core::Core,
     gateways::GatewayId,
@@ -57,7 +61,6 @@ use crate::{
     audit::{Event, Record},
     clock::Now,
     config::{Config, differences},
-    kernel::file_watch::FileWatch,
 };
 
 /// How long a gateway may take to start with a new configuration.
@@ -69,6 +72,8 @@ struct Candidate {
     config: Config,
     text: String,
     path: PathBuf,
+    /// What the daemon's file says, if the candidate comes from elsewhere.
+    overruled: Option<String>,
     changes: Vec<String>,
     regime: Regime,
 }
@@ -123,26 +128,22 @@ pub struct Reloads {
     text: String,
     config: Config,
     history: PathBuf,
-    watch: Option<FileWatch>,
-    /// The last text that was refused: a watched file is not refused twice for it.
-    refused_text: Option<String>,
+    watching: Watching,
 }
 
 impl Reloads {
     /// The daemon has started with this configuration. Needs a tokio runtime.
     pub fn new(config: Config, path: PathBuf, text: String, core: &mut Core, now: Now) -> Self {
         let history = config.daemon.state_dir.join(HISTORY_FOLDER);
-        let mut reloads = Self {
+        let reloads = Self {
             queue: VecDeque::new(),
             stage: Stage::Idle,
+            watching: Watching::new(&path, &text, config.daemon.watch),
             path,
             text,
             config,
             history,
-            watch: None,
-            refused_text: None,
         };
-        reloads.watch_if_wanted();
         core.configuration = ConfigurationStatus {
             path: reloads.path.clone(),
             sha256: digest(&reloads.text),
@@ -180,15 +181,12 @@ impl Reloads {
         }
     }
 
-    fn watch_if_wanted(&mut self) {
-        if !self.config.daemon.watch {
-            self.watch = None;
-        } else if self.watch.is_none() {
-            self.watch = FileWatch::start(&self.path)
-                .map_err(|error| {
-                    tracing::error!("{} cannot be watched: {error}", self.path.display());
-                })
-                .ok();
+    /// Watches what the configuration names by now. What has changed since it was read is looked
+    /// for.
+    fn watch_again(&mut self) {
+        self.watching.start(&self.path, self.config.daemon.watch);
+        if self.watching.is_on() {
+            self.take(Order::of_watch());
         }
     }
 
@@ -229,27 +227,17 @@ impl Reloads {
                 }
             }
         };
-        let changed = async {
-            match &mut self.watch {
-                Some(watch) => watch.changed().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             progress = stage => progress,
-            () = changed => Progress::FileChanged,
+            () = self.watching.changed() => Progress::FileChanged,
         }
     }
 
     /// Does what is to be done next.
     pub fn advance(&mut self, progress: Progress, house: &mut House<'_>, now: Now) {
         if matches!(progress, Progress::FileChanged) {
-            return self.take(Order::Apply {
-                origin: Origin::Watch,
-                request: ReloadRequest::default(),
-                reply: None,
-            });
+            return self.take(Order::of_watch());
         }
         let stage = std::mem::replace(&mut self.stage, Stage::Idle);
         match (stage, progress) {
@@ -288,13 +276,22 @@ impl Reloads {
             return;
         };
         let reading = match &order {
-            Order::Apply { request, .. } => {
+            Order::Apply {
+                origin, request, ..
+            } => {
                 house.core.configuration.reloading = true;
                 tell_reloading();
                 let (path, history) = (self.path.clone(), self.history.clone());
-                match request.version {
-                    None => spawn_blocking(move || read_file(path)),
-                    Some(version) => spawn_blocking(move || read_kept(&history, version)),
+                let overruled = self.watching.overruled().map(str::to_owned);
+                match (request.version, origin, overruled) {
+                    (Some(version), ..) => {
+                        spawn_blocking(move || read_kept(&history, version, &path))
+                    }
+                    (None, Origin::Watch, Some(overruled)) => {
+                        let in_force = self.text.clone();
+                        spawn_blocking(move || read_watched(path, &overruled, in_force))
+                    }
+                    (None, ..) => spawn_blocking(move || read_file(path)),
                 }
             }
             Order::Simulate { request, .. } => {
@@ -307,11 +304,18 @@ impl Reloads {
     }
 
     fn on_read(&mut self, order: Order, read: Read, house: &mut House<'_>, now: Now) {
-        let Read { path, outcome } = read;
-        if self.is_old_news(&order, &outcome) {
+        if let Order::Apply { origin, .. } = order
+            && !self.watching.note_read(origin, &read)
+        {
             house.core.configuration.reloading = false;
             return tell_ready();
         }
+        let Read {
+            path,
+            outcome,
+            overruled,
+            ..
+        } = read;
         let (config, text) = match outcome {
             Ok(read) => read,
             Err((text, refused)) => return self.refuse(order, text, refused, house, now),
@@ -337,32 +341,10 @@ impl Reloads {
             config,
             text,
             path,
+            overruled,
             regime,
         };
         self.stage = Stage::Weighing(Box::new(candidate), walk);
-    }
-
-    /// A watched file that says what is in force, or what was refused already, or is not there
-    /// for a moment.
-    fn is_old_news(
-        &self,
-        order: &Order,
-        outcome: &Result<(Config, String), (Option<String>, ReloadRefused)>,
-    ) -> bool {
-        let watched = matches!(
-            order,
-            Order::Apply {
-                origin: Origin::Watch,
-                ..
-            }
-        );
-        let known = match outcome {
-            Ok((_, text)) | Err((Some(text), _)) => {
-                *text == self.text || self.refused_text.as_ref() == Some(text)
-            }
-            Err((None, _)) => true,
-        };
-        watched && known
     }
 
     fn on_weighed(
@@ -432,6 +414,7 @@ impl Reloads {
                     config,
                     text,
                     path,
+                    overruled,
                     regime,
                     ..
                 } = &*candidate;
@@ -449,7 +432,8 @@ impl Reloads {
                 }
                 self.config = config.clone();
                 self.text.clone_from(text);
-                self.watch_if_wanted();
+                self.watching.note_applied(overruled.clone());
+                self.watch_again();
                 let walk = house.core.walk(concerned, false);
                 self.stage = Stage::Applying(candidate, walk);
             }

@@ -38,6 +38,17 @@ impl Origin {
 pub(super) type ReloadReply = Reply<Result<ReloadOutcome, ReloadRefused>>;
 pub(super) type SimulateReply = Reply<Result<SimulateOutcome, ReloadRefused>>;
 
+impl Order {
+    /// A watched file has changed.
+    pub(super) fn of_watch() -> Self {
+        Self::Apply {
+            origin: Origin::Watch,
+            request: ReloadRequest::default(),
+            reply: None,
+        }
+    }
+}
+
 /// What is to be done with another configuration.
 #[derive(Debug)]
 pub enum Order {

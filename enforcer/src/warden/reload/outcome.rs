@@ -30,7 +30,6 @@ impl Reloads {
             ..ConfigurationStatus::default()
         };
         house.core.configuration.note_kept(kept);
-        self.refused_text = None;
 
         let status = &house.core.configuration;
         let mut record = Record::new(now.wall, Event::ConfigApplied).because(origin.as_str());
@@ -129,7 +128,10 @@ impl Reloads {
                     at: now.wall,
                     refused: refused.clone(),
                 });
-                self.refused_text = text;
+                if text.is_some() {
+                    self.watching.note_refused();
+                    self.watch_again();
+                }
                 if let Some(reply) = reply {
                     let _ = reply.send(Err(refused));
                 }
