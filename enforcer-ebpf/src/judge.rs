@@ -22,26 +22,31 @@ const TCP_LISTEN: u32 = 10;
 /// Whether the packet goes on.
 #[inline(always)]
 pub(crate) fn passes(ctx: &SkBuffContext, direction: Direction) -> bool {
-    let packet = match segment::parse(ctx, direction) {
-        Segment::Other => return true,
+    let segment = segment::parse(ctx, direction);
+    let packet = match segment {
         Segment::Tcp(packet) => packet,
         // Fail closed: judged as payload.
-        Segment::Unreadable => Packet {
+        Segment::Other | Segment::Unreadable => Packet {
             direction,
             payload: true,
             reset: false,
         },
     };
+    let sealed = matches!(segment, Segment::Other);
     // Read before the session is looked up; `verdict` says why.
     // SAFETY: a helper without arguments.
     let now_ns = unsafe { bpf_ktime_get_boot_ns() };
     let control = CONTROL.get(0).copied().unwrap_or_default();
     let sk = full_socket(ctx.skb.skb);
     if sk.is_null() {
+        if sealed {
+            return true;
+        }
         return judge_untracked(now_ns, packet, Standing::Untracked, &control);
     }
     match socket::storage(sk) {
         Some(storage) => judge_tracked(ctx, now_ns, packet, storage, &control),
+        None if sealed => true,
         None => {
             // SAFETY: `sk` is a full socket and not null.
             let listens = unsafe { (*sk).state } == TCP_LISTEN;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use enforcer::clock::WallInstant;
-use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use pcap_file::{TsResolution, pcap::PcapReader};
 use rustix::process::Signal;
 
@@ -22,8 +22,8 @@ use crate::{
     wire::{Flags, Segment, Wire},
 };
 
-/// Enough for every header there is.
-const SNAPSHOT_LENGTH: &str = "128";
+/// Enough for every header there is, of packets within others, too.
+const SNAPSHOT_LENGTH: &str = "192";
 const BUFFER_KIB: &str = "65536";
 
 /// A datagram to this port marks the end: what was sent before it has been recorded once it shows.
@@ -44,14 +44,15 @@ impl Capture {
         let file = bed.path("cable.pcap");
         let messages = bed.path("tcpdump.log");
         let log = File::create(&messages).context("make tcpdump's log")?;
-        let marker = format!("tcp or udp port {MARKER_PORT}");
+        let encapsulated = "ip6[6] = 43";
+        let filter = format!("tcp or udp port {MARKER_PORT} or ({encapsulated})");
         let mut command = bed.command(bed.client(), "tcpdump")?;
         command
             .args(["-i", bed::CABLE, "-n", "--immediate-mode", "-U"])
             .args(["--time-stamp-precision=nano", "-s", SNAPSHOT_LENGTH])
             .args(["-B", BUFFER_KIB, "-Z", "root", "-w"])
             .arg(&file)
-            .arg(marker)
+            .arg(filter)
             .stdout(Stdio::null())
             .stderr(log);
         let capture = Self {
@@ -133,7 +134,13 @@ fn read(file: &Path) -> Result<Vec<Record>> {
 }
 
 fn record(at: WallInstant, frame: &[u8]) -> Result<Option<Record>> {
-    let frame = LaxSlicedPacket::from_ethernet(frame).context("a frame without a header")?;
+    let mut frame = LaxSlicedPacket::from_ethernet(frame).context("a frame without a header")?;
+    let within = frame
+        .ip_payload()
+        .filter(|within| within.ip_number == IpNumber::IPV6);
+    if let Some(packet) = within {
+        frame = LaxSlicedPacket::from_ip(packet.payload).context("a packet without a header")?;
+    }
     let (from, to, ip_payload) = match &frame.net {
         Some(LaxNetSlice::Ipv4(ip)) => {
             let header = ip.header();

@@ -37,6 +37,7 @@ mod renew;
 mod restart;
 mod revoke;
 mod rfc9113;
+mod sent_again;
 mod session_endpoints;
 mod state_dir;
 mod stop;
