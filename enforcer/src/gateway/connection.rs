@@ -76,7 +76,6 @@ pub(crate) struct ConnectionContext {
     pub(crate) calls: Calls,
     asked: watch::Sender<bool>,
     leaving: Notify,
-    closed: watch::Sender<bool>,
     /// The gateway does not exit while there is work.
     pub(crate) _work: Work,
 }
@@ -103,12 +102,6 @@ impl ConnectionContext {
     /// The connection is to take no more requests.
     pub(crate) fn leave(&self) {
         self.leaving.notify_one();
-    }
-
-    /// Waits until nothing more is said on the connection.
-    pub(crate) async fn closed(&self) {
-        // The sender is here, too.
-        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     /// Records why something on the connection is not served.
@@ -171,7 +164,6 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
         calls: Calls::default(),
         asked: watch::Sender::new(false),
         leaving: Notify::new(),
-        closed: watch::Sender::new(false),
         _work: work,
     });
     match opening {
@@ -181,7 +173,6 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, front: Front, mut accepted: Acc
             postgres::serve(&context, service, opening).await;
         }
     }
-    context.closed.send_replace(true);
 }
 
 /// Whether there was a TLS handshake, and it was done.

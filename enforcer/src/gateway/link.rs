@@ -28,14 +28,13 @@ use crate::{
         BoundRole, ExportBatch, ExportOutcome, Kinship, Refusal, Request, SessionUsage, ToGateway,
         ToWarden, Transport,
     },
-    clock::BootInstant,
     gateway::{
         canary,
         sessions::{SessionHandle, SessionTable},
         stages::Client,
         webhook::{self, Webhooks},
     },
-    session::{Credential, EndReason, SessionId},
+    session::{Credential, SessionId},
 };
 
 /// Longest wait for an answer. A warden that is stopped must not hold clients for long.
@@ -205,15 +204,6 @@ impl Link {
     /// How many reports were lost since the last call.
     pub(crate) fn take_lost(&self) -> u64 {
         self.lost.swap(0, Ordering::Relaxed)
-    }
-
-    /// Says goodbye on the session's connections, because its user logs out.
-    pub(crate) fn say_farewell(&self, session: SessionId, limit: BootInstant) {
-        self.sessions.apply(&ToGateway::Farewell {
-            session,
-            reason: EndReason::Logout,
-            limit,
-        });
     }
 
     /// Renews a session with a newer credential.

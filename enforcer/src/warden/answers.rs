@@ -94,7 +94,7 @@ impl Core {
         Asked::Done
     }
 
-    /// Ends sessions, and answers when their keys' end is on the disk.
+    /// Ends sessions, and answers when they are over and their keys' end is on the disk.
     fn revoke(&mut self, selector: &Selector, detail: &str, reply: Reply<RevokeOutcome>, now: Now) {
         let chosen: Vec<SessionId> = self
             .book
@@ -107,10 +107,11 @@ impl Core {
             })
             .map(|live| live.session.id)
             .collect();
-        let connections = self.end_all(&chosen, EndReason::Revoked, Some(detail), now);
+        let dismissed = self.dismiss(&chosen, EndReason::Revoked, Some(detail), now);
         let flush = self.store.flush();
-        let sessions = chosen.len();
+        let (sessions, connections) = (chosen.len(), dismissed.connections);
         tokio::task::spawn_local(async move {
+            dismissed.over().await;
             let durable = flush.await.is_ok();
             let _ = reply.send(RevokeOutcome {
                 sessions,

@@ -7,7 +7,7 @@ use std::{
 
 use enforcer_abi::Connection;
 
-use super::{pauses::Pauses, store::EndedKey};
+use super::{dismissing::Dismissal, pauses::Pauses, store::EndedKey};
 use crate::{
     channel::BoundRole,
     clock::WallInstant,
@@ -25,6 +25,8 @@ pub struct Live {
     pub legs: BTreeMap<u64, Leg>,
     /// Only observed, and its limit has been met and recorded.
     pub observed: bool,
+    /// Somebody has ended it; it says goodbye.
+    pub dismissal: Option<Dismissal>,
     /// The end that it was last announced for.
     pub warned_for: Option<WallInstant>,
     /// How long its client has paused.

@@ -17,6 +17,7 @@ use super::{
     alerts::Alerts,
     book::{Book, Live},
     canary::Canary,
+    dismissing::Dismissal,
     ending::{Ending, Over},
     exports::Exports,
     gateways::Gateways,
@@ -168,6 +169,17 @@ impl Core {
     pub(super) fn advance(&mut self, id: SessionId, now: Now) -> Option<Over> {
         let payload = self.counted_payload(id);
         let live = self.book.get_mut(id)?;
+        if let Some(Dismissal { limit, detail, .. }) = &live.dismissal {
+            if now.boot < limit.at {
+                self.queue.set(Due::Session(id), limit.at);
+                return None;
+            }
+            return Some(Over {
+                id,
+                limit: *limit,
+                detail: detail.clone(),
+            });
+        }
         match live.session.advance(now.boot, payload) {
             Step::Wait(until) => self.queue.set(Due::Session(id), until),
             Step::Warn(limit) => {
@@ -362,7 +374,7 @@ impl Core {
 
     /// Queues the session for the store.
     pub(super) fn save(&self, id: SessionId, now: Now) {
-        let Some(live) = self.book.get(id) else {
+        let Some(live) = self.book.get(id).filter(|it| it.dismissal.is_none()) else {
             return;
         };
         let session = &live.session;

@@ -16,6 +16,7 @@ mod book;
 pub(crate) mod canary;
 mod concurrency;
 mod core;
+mod dismissing;
 mod ending;
 mod exports;
 mod figures;

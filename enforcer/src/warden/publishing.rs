@@ -46,6 +46,9 @@ impl Core {
 
     fn write_limits(&mut self, id: SessionId) -> Result<BootInstant, EndReason> {
         let live = self.book.get(id).ok_or(EndReason::Unknown)?;
+        if live.dismissal.is_some() {
+            return Ok(clock::boot_now());
+        }
         let value = kernel_session(&live.session, self.policy_id(&live.session));
         match self.maps.set_session(id.as_u64(), value) {
             Ok(()) => Ok(clock::boot_now()),

@@ -93,6 +93,7 @@ impl Core {
             opened_at: stored.opened_at,
             legs: BTreeMap::new(),
             observed: false,
+            dismissal: None,
             warned_for: stored.warned_for,
             pauses: Pauses::new(now.boot_at(stored.opened_at), now.boot),
         });

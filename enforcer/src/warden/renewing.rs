@@ -86,6 +86,9 @@ impl Core {
             .book
             .get(id)
             .ok_or(Refusal::SessionEnded(EndReason::Unknown))?;
+        if let Some(dismissal) = &live.dismissal {
+            return Err(Refusal::SessionEnded(dismissal.limit.reason));
+        }
         let mut renewed = live.session.clone();
         renewed.renew(credential, now).map_err(refusal)?;
         if renewed != live.session {

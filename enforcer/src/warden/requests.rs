@@ -89,7 +89,10 @@ impl Core {
                 (request, bound.map(|()| Answer::Bound))
             }
             ToWarden::Touch { session, at } => return self.touch(session, at, now),
-            ToWarden::End { session, cause } => return self.end(session, cause.into(), now),
+            ToWarden::End { session, cause } => {
+                self.dismiss(&[session], cause.into(), None, now);
+                return;
+            }
             ToWarden::IssuerKeys {
                 issuer,
                 keys,
@@ -197,6 +200,7 @@ impl Core {
             opened_at: now.wall,
             legs: std::collections::BTreeMap::new(),
             observed: false,
+            dismissal: None,
             warned_for: None,
             pauses: Pauses::new(now.boot, now.boot),
         });

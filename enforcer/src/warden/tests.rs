@@ -1,6 +1,7 @@
 //! What the warden believes of a gateway, and what it takes over: on the real maps, as root.
 
 mod again;
+mod dismissing;
 mod policies;
 mod relimit;
 mod withdrawing;

@@ -77,6 +77,23 @@ fn revocation_ends_all_connections_of_the_session_and_says_how_many() {
 }
 
 #[test]
+fn who_is_revoked_is_told_before_the_cut() {
+    let mut scene = Scene::new("revoke-told").unwrap();
+    scene.config.policy().farewell = Some("250ms".to_owned());
+    let daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let streams = Streams::start(&client, &scene.token("alice").unwrap()).unwrap();
+    let revocation = ["sessions", "revoke", "--subject", "alice", "--json"];
+    let outcome = daemon.cli(&revocation).unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(sessions(&daemon, "alice").is_empty(), "it is over by then");
+    let told = End::Close(1008, "session expired".to_owned());
+    assert_eq!(streams.talk.end().unwrap().ending.how, told);
+    assert_eq!(streams.download.end().unwrap().how, End::Reset);
+    assert_eq!(daemon.wait_for_end().unwrap()["reason"], "revoked");
+}
+
+#[test]
 fn a_revoked_token_is_refused_from_then_on_over_every_restart() {
     let scene = Scene::new("revoked").unwrap();
     let mut daemon = scene.start().unwrap();

@@ -228,6 +228,11 @@ impl Warden {
                     ..
                 } => Some(self.found(request, &credential)),
                 ToWarden::Bind { request, .. } => Some(ToGateway::Bound { request }),
+                ToWarden::End { session, cause } => Some(ToGateway::Farewell {
+                    session,
+                    reason: cause.into(),
+                    limit: boot_now().saturating_add(Duration::from_millis(100)),
+                }),
                 _ => None,
             };
             if let Some(answer) = answer {

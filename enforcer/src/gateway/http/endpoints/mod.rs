@@ -24,7 +24,7 @@
 mod events;
 mod report;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
@@ -48,8 +48,6 @@ use crate::{
 /// Where the endpoints are.
 pub(crate) const WELL_KNOWN: &str = "/.well-known/enforcer";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-/// How long the answer to a logout, and the farewells, may take to leave before the cut.
-const LOGOUT_GRACE: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoint {
@@ -141,7 +139,8 @@ async fn session(
             report(bound, usage)
         }
         Endpoint::Logout => {
-            log_out(connection, bound);
+            let (session, cause) = (bound.session_id(), EndCause::Logout);
+            gateway.link.tell(ToWarden::End { session, cause });
             let mut response = Response::new(ResponseBody::whole(""));
             *response.status_mut() = StatusCode::NO_CONTENT;
             unstored(response)
@@ -157,21 +156,6 @@ fn report(bound: &Bound, usage: SessionUsage) -> Response<ResponseBody> {
     let state = bound.session().state();
     let report = SessionReport::new(bound.principal(), &state, usage, boot_now());
     typed(ResponseBody::whole(report.to_json()), "application/json")
-}
-
-/// Says goodbye now, and has the session ended as soon as the answer is out.
-fn log_out(connection: &Arc<ConnectionContext>, bound: &Bound) {
-    let session = bound.session_id();
-    let limit = boot_now().saturating_add(LOGOUT_GRACE);
-    connection.gateway.link.say_farewell(session, limit);
-    let connection = Arc::clone(connection);
-    tokio::spawn(async move {
-        // Whichever comes first.
-        let _ = tokio::time::timeout(LOGOUT_GRACE, connection.closed()).await;
-        let cause = EndCause::Logout;
-        let end = ToWarden::End { session, cause };
-        connection.gateway.link.tell(end);
-    });
 }
 
 /// The keys that verify assertions, for upstreams.
