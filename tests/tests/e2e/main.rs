@@ -16,6 +16,7 @@ mod connect;
 mod connect_certificates;
 mod connect_postgres;
 mod cut;
+mod demo;
 mod descriptors;
 mod detectors;
 mod grpc;
