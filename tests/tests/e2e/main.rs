@@ -38,6 +38,7 @@ mod renew;
 mod restart;
 mod revoke;
 mod rfc9113;
+mod serving;
 mod session_endpoints;
 mod state_dir;
 mod stop;
