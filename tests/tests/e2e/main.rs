@@ -46,6 +46,7 @@ mod tcp;
 mod top;
 mod traces;
 mod tunnel;
+mod unit;
 mod unread;
 mod upstream_errors;
 mod vnc;
