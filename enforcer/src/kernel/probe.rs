@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn the_older_right_stands_for_those_that_were_split_from_it_and_for_no_other() {
         let split = CapabilitySet::BPF | CapabilitySet::PERFMON;
-        let older = unit() - split | CapabilitySet::SYS_ADMIN;
+        let older = (unit() - split) | CapabilitySet::SYS_ADMIN;
         assert_eq!(lacking(older), None);
         assert_eq!(
             lacking(older - CapabilitySet::NET_ADMIN),

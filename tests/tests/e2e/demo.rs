@@ -81,7 +81,7 @@ impl Show {
     #[track_caller]
     fn check_clean(&self, pids: &[u32]) {
         let (traces, _) = self.possessions();
-        assert_eq!(traces, [PathBuf::new(); 0]);
+        assert!(traces.is_empty(), "{traces:?}");
         for pid in pids {
             assert!(!process::is_alive(*pid), "process {pid} is left");
         }

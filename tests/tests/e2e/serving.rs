@@ -1,7 +1,5 @@
 //! Serving, as clients, upstreams and load balancers may rely on it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fs;
 
 use enforcer_tests::{Scene, certificates::SERVER_NAME, client::Connection, scene::PORT, wait};

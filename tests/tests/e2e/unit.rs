@@ -108,6 +108,18 @@ fn none_of_the_rights_that_the_unit_gives_can_be_left_out() {
     }
 }
 
+/// It has every capability, of which none is good for bpf(2).
+#[test]
+fn root_of_a_user_namespace_is_told_that_bpf_is_refused() {
+    let scene = Scene::new("user-namespace").unwrap();
+    let text = scene.config.text().unwrap();
+    let wrapper = ["unshare", "--map-root-user"];
+    let refused = Daemon::start_within(&scene.bed, &text, &wrapper).unwrap_err();
+    let refused = format!("{refused:#}");
+    assert!(refused.contains("bpf(2) is refused although"), "{refused}");
+    assert!(!refused.contains("CONFIG_"), "{refused}");
+}
+
 #[test]
 fn the_watchdog_hears_from_a_warden_that_works_and_from_no_other() {
     let patience = setting("WatchdogSec").parse().map(Duration::from_secs);
