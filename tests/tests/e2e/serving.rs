@@ -4,7 +4,6 @@ use std::fs;
 
 use enforcer_tests::{Scene, certificates::SERVER_NAME, client::Connection, scene::PORT, wait};
 
-/// The other version is the peer's own affair: curl and OpenSSL decide what they speak.
 #[test]
 fn clients_of_both_versions_of_tls_are_served() {
     let scene = Scene::new("tls-versions").unwrap();
