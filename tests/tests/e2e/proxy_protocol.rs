@@ -8,7 +8,7 @@ use enforcer_tests::{
     Scene,
     bed::{CLIENT_IPV4, DAEMON_IPV4},
     client::{Client, Raw},
-    config::{Proxies, Route},
+    config::{Proxies, Route, UpstreamTls},
     haproxy::HaProxy,
     nginx::Nginx,
     postgres::{self, Postgres, Proof},
@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 const UPSTREAM_PORT: u16 = 9080;
+const TLS_UPSTREAM_PORT: u16 = 9443;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Where HAProxy stands in front of PostgreSQL.
 const DATABASE_PROXY: SocketAddr = SocketAddr::new(LOOPBACK, 7432);
@@ -31,16 +32,26 @@ fn scene(label: &str) -> Scene {
     scene
 }
 
-/// nginx, which says what it was announced.
+/// nginx, which says what it was announced: on one port in the clear, on the other within TLS.
 fn nginx(scene: &Scene) -> Nginx {
-    let servers = format!(
-        "server {{
-        listen 127.0.0.1:{UPSTREAM_PORT} proxy_protocol;
+    let server = |listen: String| {
+        format!(
+            "server {{
+        listen {listen} proxy_protocol;
         location / {{
             return 200 \"$proxy_protocol_addr:$proxy_protocol_port $http_x_forwarded_for\";
         }}
     }}"
+        )
+    };
+    let clear = server(format!("127.0.0.1:{UPSTREAM_PORT}"));
+    let encrypted = server(format!("127.0.0.1:{TLS_UPSTREAM_PORT} ssl"));
+    let certificate = format!(
+        "ssl_certificate {};\nssl_certificate_key {};",
+        scene.bed.path("server.pem").display(),
+        scene.bed.path("server.key").display()
     );
+    let servers = [certificate, clear, encrypted].join("\n");
     Nginx::start(&scene.bed, &servers).unwrap()
 }
 
@@ -151,13 +162,25 @@ fn upstreams_of_tunnels_hear_who_the_client_is() {
     }
 }
 
+/// With `tls://` the announcement stands before the handshake.
 #[test]
 fn upstreams_of_tcp_listeners_hear_who_the_client_is() {
-    for (label, version) in [("proxy-out-v1", "v1"), ("proxy-out-v2", "v2")] {
+    for (label, version, encrypted) in [
+        ("proxy-out-v1", "v1", false),
+        ("proxy-out-v2", "v2", false),
+        ("proxy-out-tls", "v2", true),
+    ] {
         let mut scene = Scene::new(label).unwrap();
-        let upstream = format!("tcp://127.0.0.1:{UPSTREAM_PORT}");
-        scene.serve_tcp(upstream).unwrap();
-        scene.config.routes[0].proxy_protocol = Some(version.to_owned());
+        let ca = scene.ca_file();
+        scene
+            .serve_tcp(format!("tcp://127.0.0.1:{UPSTREAM_PORT}"))
+            .unwrap();
+        let route = &mut scene.config.routes[0];
+        route.proxy_protocol = Some(version.to_owned());
+        if encrypted {
+            route.upstream = format!("tls://127.0.0.1:{TLS_UPSTREAM_PORT}");
+            route.upstream_tls = Some(UpstreamTls::trusting(ca));
+        }
         let _nginx = nginx(&scene);
         let _daemon = scene.start().unwrap();
         let alice = scene.authority.client("alice").unwrap();
