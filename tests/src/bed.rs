@@ -192,9 +192,32 @@ impl Drop for Bed {
     }
 }
 
+/// Everything on this machine that carries the name of a bed which this process made.
+pub fn traces_of(maker: u32) -> Result<Vec<PathBuf>> {
+    let traces = traces()?.into_iter().filter(|(_, by)| *by == maker);
+    Ok(traces.map(|(path, _)| path).collect())
+}
+
 /// Clears every bed whose maker is gone, and those of an earlier process with this one's id.
 fn sweep() -> Result<()> {
     let mut stale = Vec::new();
+    for (path, maker) in traces()? {
+        if maker == std::process::id() || !process::is_alive(maker) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let end = ["-client", "-daemon"]
+                .iter()
+                .find_map(|end| name.strip_suffix(end));
+            stale.push(end.unwrap_or(&name).to_owned());
+        }
+    }
+    stale.sort();
+    stale.dedup();
+    stale.iter().try_for_each(|name| clear(name))
+}
+
+/// What carries a bed's name, and the process that made it.
+fn traces() -> Result<Vec<(PathBuf, u32)>> {
+    let mut traces = Vec::new();
     for folder in [
         std::env::temp_dir(),
         cgroup_root()?,
@@ -205,22 +228,16 @@ fn sweep() -> Result<()> {
             continue;
         };
         for entry in entries {
-            let name = entry?.file_name().to_string_lossy().into_owned();
+            let entry = entry?;
+            let name = entry.file_name();
             let maker = name
+                .to_string_lossy()
                 .strip_prefix(PREFIX)
                 .and_then(|rest| rest.split('-').next()?.parse().ok());
-            let Some(maker) = maker else { continue };
-            if maker == std::process::id() || !process::is_alive(maker) {
-                let end = ["-client", "-daemon"]
-                    .iter()
-                    .find_map(|end| name.strip_suffix(end));
-                stale.push(end.unwrap_or(&name).to_owned());
-            }
+            traces.extend(maker.map(|maker| (entry.path(), maker)));
         }
     }
-    stale.sort();
-    stale.dedup();
-    stale.iter().try_for_each(|name| clear(name))
+    Ok(traces)
 }
 
 /// Ends and removes what carries this name.

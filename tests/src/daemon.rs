@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    os::unix::net::UnixDatagram,
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
     time::Duration,
@@ -16,6 +15,7 @@ use serde_json::Value;
 
 use crate::{
     bed::Bed,
+    notifications::Notifications,
     process::{self, Process},
     wait,
 };
@@ -125,6 +125,11 @@ impl<'bed> Daemon<'bed> {
     pub fn kill_warden(&mut self) -> Result<()> {
         self.warden.signal(Signal::KILL)?;
         self.warden.wait().map(drop)
+    }
+
+    /// Listens to what it tells its service manager from now on.
+    pub fn notifications(&self) -> Result<Notifications> {
+        Notifications::listen(self.bed)
     }
 
     /// How the warden ended, if it has.
@@ -247,15 +252,7 @@ pub fn binary() -> Result<PathBuf> {
 
 fn launch(bed: &Bed, wrapper: &[OsString]) -> Result<Process> {
     let binary = binary()?;
-    let notify = bed.path("notify.sock");
-    if notify.exists() {
-        fs::remove_file(&notify).context("remove the old notification socket")?;
-    }
-    let notifications = UnixDatagram::bind(&notify).context("make a notification socket")?;
-    let pause = Duration::from_millis(50);
-    notifications
-        .set_read_timeout(Some(pause))
-        .context("limit the wait")?;
+    let notifications = Notifications::listen(bed)?;
     let log = File::options()
         .append(true)
         .create(true)
@@ -272,7 +269,7 @@ fn launch(bed: &Bed, wrapper: &[OsString]) -> Result<Process> {
     let mut command = process::command(bed.daemon(), &bed.tools_cgroup()?, &words[0]);
     command
         .args(&words[1..])
-        .env("NOTIFY_SOCKET", &notify)
+        .env("NOTIFY_SOCKET", Notifications::path(bed))
         .stdout(log.try_clone().context("share the log")?)
         .stderr(log);
     let mut warden = Process::spawn(&mut command, "the daemon")?;
@@ -283,9 +280,11 @@ fn launch(bed: &Bed, wrapper: &[OsString]) -> Result<Process> {
                 "the daemon ended instead of serving: {status}"
             )));
         }
-        let mut message = [0; 4096];
-        let length = notifications.recv(&mut message).ok()?;
-        let message = String::from_utf8_lossy(&message[..length]);
+        let message = notifications.next(Duration::from_millis(50));
+        let message = match message {
+            Ok(message) => message?,
+            Err(error) => return Some(Err(error)),
+        };
         message
             .lines()
             .any(|line| line == "READY=1")

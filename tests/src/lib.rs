@@ -41,6 +41,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod nginx;
 pub mod node_tunnel;
+pub mod notifications;
 pub mod pgbench;
 pub mod policy_decision;
 pub mod postgres;

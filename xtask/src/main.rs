@@ -41,6 +41,9 @@ enum Task {
         debug: bool,
     },
     /// Set up, build, and run every check and test
+    ///
+    /// Installs the Debian packages of every program that the tests run, Chromium and PostgreSQL among
+    /// them, and an OpenID provider from npm.
     #[command(visible_alias = "ci")]
     Test {
         /// Run only the tests whose name contains one of these; after `--`, flags of the test
@@ -49,12 +52,17 @@ enum Task {
         filters: Vec<String>,
     },
     /// Set up, build, and show a session being ended
+    ///
+    /// Installs what is missing of ip, mount, nsenter and tcpdump, which it runs, and of bpftool and
+    /// curl, which it can do without.
     Demo {
         /// Leave everything running at the end
         #[arg(long)]
         stay: bool,
     },
     /// Set up, build, and measure
+    ///
+    /// Installs what is missing of ip, mount, nsenter and tcpdump, and PostgreSQL for `pgbench`.
     Bench {
         /// Only these: tokens, policy, throughput, pgbench, cut, audit, reload
         parts: Vec<String>,
@@ -90,6 +98,8 @@ fn run(workspace: &Workspace, task: Task) -> Result<()> {
         Task::Test { filters } => test::run(workspace, &filters),
         Task::Demo { stay } => {
             let flags: &[&str] = if stay { &["--stay"] } else { &[] };
+            preflight::check()?;
+            packages::install_for_demo()?;
             play(workspace, "demo", flags)
         }
         Task::Bench { parts } => bench(workspace, &parts),
@@ -102,12 +112,17 @@ fn bench(workspace: &Workspace, parts: &[String]) -> Result<()> {
         .iter()
         .map(String::as_str)
         .partition(|part| *part == "tokens");
+    let on_kernel = parts.is_empty() || !others.is_empty();
+    if on_kernel {
+        preflight::check()?;
+        packages::install_for_bench(others.is_empty() || others.contains(&"pgbench"))?;
+    }
     if parts.is_empty() || !pure.is_empty() {
         // Without the eBPF object there is no library to measure.
         ebpf::build(workspace, &toolchain::setup(workspace)?)?;
         process::run(&mut workspace.cargo(["bench", "--package", "enforcer"]))?;
     }
-    if parts.is_empty() || !others.is_empty() {
+    if on_kernel {
         play(workspace, "bench", &others)?;
     }
     Ok(())
@@ -115,7 +130,6 @@ fn bench(workspace: &Workspace, parts: &[String]) -> Result<()> {
 
 /// Becomes a program of the tests package, with the daemon built for it.
 fn play(workspace: &Workspace, program: &str, flags: &[&str]) -> Result<()> {
-    preflight::check()?;
     let toolchain = toolchain::setup(workspace)?;
     ebpf::build(workspace, &toolchain)?;
     workspace.build_daemon(Profile::Release)?;

@@ -19,6 +19,7 @@ const TEST_PACKAGES: &[&str] = &[
     "iproute2",
     "libjpeg-turbo-progs",
     "libnss3-tools",
+    "mount",
     "nghttp2-client",
     "nghttp2-proxy",
     "nginx-light",
@@ -41,6 +42,24 @@ const TEST_PACKAGES: &[&str] = &[
     "x11vnc",
     "xvfb",
 ];
+
+/// A program that is run, and the Debian package that has it.
+type Need = (&'static str, &'static str);
+
+/// What the demonstration runs.
+const DEMO: &[Need] = &[
+    ("ip", "iproute2"),
+    ("mount", "mount"),
+    ("nsenter", "util-linux"),
+    ("tcpdump", "tcpdump"),
+];
+
+/// What the demonstration shows or advises; without it there is less to see.
+const DEMO_EXTRAS: &[Need] = &[("bpftool", "bpftool"), ("curl", "curl")];
+
+/// What the benchmark of PostgreSQL listeners runs: Debian's wrapper stands for server and pgbench,
+/// which are not on PATH.
+const PGBENCH: &[Need] = &[("pg_ctlcluster", "postgresql")];
 
 /// Installs `$@` while a policy forbids every service to start. A policy that is already there is
 /// an administrator's, and stays; the trap also covers an interrupt.
@@ -67,6 +86,50 @@ pub(crate) fn install_for_tests() -> Result<()> {
         return Ok(());
     }
     install(TEST_PACKAGES).map(drop)
+}
+
+/// Installs what the demonstration runs, or says what to install; it goes without the extras.
+pub(crate) fn install_for_demo() -> Result<()> {
+    provide(DEMO)?;
+    if let Err(error) = provide(DEMO_EXTRAS) {
+        eprintln!("the demonstration will show less: {error:#}");
+    }
+    Ok(())
+}
+
+/// Installs what the measurements run, or says what to install.
+pub(crate) fn install_for_bench(with_pgbench: bool) -> Result<()> {
+    provide(DEMO)?;
+    provide(if with_pgbench { PGBENCH } else { &[] })
+}
+
+/// Sees to it that programs are there. A program on PATH is good wherever it is from.
+fn provide(needs: &[Need]) -> Result<()> {
+    let lacking = lacking(needs, |program| process::on_path(program).is_some());
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    if process::on_path("apt-get").is_none() {
+        bail!(advice(&lacking));
+    }
+    let packages: Vec<_> = lacking.iter().map(|(_, package)| *package).collect();
+    install(&packages).map(drop)
+}
+
+fn lacking(needs: &[Need], is_there: impl Fn(&str) -> bool) -> Vec<Need> {
+    let absent = needs.iter().filter(|(program, _)| !is_there(program));
+    absent.copied().collect()
+}
+
+fn advice(lacking: &[Need]) -> String {
+    let named = lacking
+        .iter()
+        .map(|(program, package)| format!("`{program}` (Debian's package {package})"));
+    format!(
+        "not on PATH: {}; there is no apt-get here, so install what has them with your \
+         distribution's package manager, and run this again",
+        named.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// Installs those of `wanted` that are missing, and says which they were.
@@ -127,4 +190,29 @@ fn update_index() {
 
 fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self")?.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_on_path_is_wanted_and_the_advice_names_it() {
+        let minimal = |program: &str| ["mount", "nsenter"].contains(&program);
+        let lacking = lacking(DEMO, minimal);
+        assert_eq!(lacking, [("ip", "iproute2"), ("tcpdump", "tcpdump")]);
+        let advice = advice(&lacking);
+        for word in ["`ip` (", "iproute2", "`tcpdump` (", "install"] {
+            assert!(advice.contains(word), "no {word} in: {advice}");
+        }
+        assert!(!advice.contains("nsenter"), "{advice}");
+    }
+
+    #[test]
+    fn whatever_demonstration_and_measurements_run_the_tests_run_too() {
+        let needs = [DEMO, DEMO_EXTRAS, PGBENCH].concat();
+        for (program, package) in needs {
+            assert!(TEST_PACKAGES.contains(&package), "{package} for {program}");
+        }
+    }
 }

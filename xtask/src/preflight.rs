@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use aya::{maps::MapType, sys::is_map_supported};
 
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
@@ -14,6 +15,10 @@ const CAPABILITIES: [(&str, u32); 4] = [
     ("CAP_PERFMON", 38),
     ("CAP_BPF", 39),
 ];
+
+const REFUSED: &str = "bpf(2) is refused although root has the capabilities: a container's seccomp \
+    filter, a security module or a user namespace forbids it; run the container with --privileged, or \
+    use a VM";
 
 /// Fails unless this machine can run enforcer.
 pub(crate) fn check() -> Result<()> {
@@ -28,6 +33,9 @@ pub(crate) fn check() -> Result<()> {
     if !problems.is_empty() {
         bail!(problems.join("\n"));
     }
+    // A map that is made and let go. What forbids it shows in none of those files.
+    let tried = is_map_supported(MapType::Hash).context(REFUSED)?;
+    ensure!(tried, REFUSED);
     Ok(())
 }
 

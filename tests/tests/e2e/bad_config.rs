@@ -3,7 +3,7 @@
 use enforcer_tests::{Scene, config::MAIN, daemon};
 
 /// Checks the scene's configuration after `change` to its text: exit 64, and an error that names
-/// the file, the line where `mark` stands, and each of `words`.
+/// the file, the line where `mark` stands, and each of `words`, and says what to write instead.
 #[track_caller]
 fn wrong(scene: &Scene, change: impl Fn(&str) -> String, mark: &str, words: &[&str]) {
     let text = change(&scene.config.text().expect("a configuration"));
@@ -13,17 +13,29 @@ fn wrong(scene: &Scene, change: impl Fn(&str) -> String, mark: &str, words: &[&s
         .expect("the mark")
         + 1;
     let file = scene.bed.write("enforcer.toml", &text).expect("written");
-    let checked = daemon::run_cli(&scene.bed, &["check"]).expect("an answer");
-    assert_eq!(checked.code, 64, "{checked:?}\n{text}");
-    let place = format!("{}:{line}", file.display());
+    let complaint = complaint(scene);
+    let place = format!("{}:{line}:", file.display());
     for word in [place.as_str()].iter().chain(words) {
-        assert!(
-            checked.stderr.contains(word),
-            "no {word:?} in: {}",
-            checked.stderr
-        );
+        assert!(complaint.contains(word), "no {word:?} in: {complaint}");
     }
+}
+
+/// What `enforcer check` says of the scene's file, which is to be wrong, and how to mend it.
+#[track_caller]
+fn complaint(scene: &Scene) -> String {
+    let checked = daemon::run_cli(&scene.bed, &["check"]).expect("an answer");
+    assert_eq!(checked.code, 64, "{checked:?}");
     assert_eq!(checked.stdout, "");
+    let mend = checked.stderr.lines().find_map(|line| {
+        let (_, mend) = line.split_once("help: ")?;
+        Some(mend.trim())
+    });
+    assert!(
+        mend.is_some_and(|mend| !mend.is_empty()),
+        "no mend in: {}",
+        checked.stderr
+    );
+    checked.stderr
 }
 
 fn unchanged(text: &str) -> String {
@@ -67,10 +79,9 @@ fn text_that_is_no_toml() {
 #[test]
 fn a_missing_configuration() {
     let scene = Scene::new("missing").unwrap();
-    let checked = daemon::run_cli(&scene.bed, &["check"]).unwrap();
-    assert_eq!(checked.code, 64);
     let file = scene.bed.path("enforcer.toml").display().to_string();
-    assert!(checked.stderr.contains(&file), "{checked:?}");
+    let complaint = complaint(&scene);
+    assert!(complaint.contains(&file), "{complaint}");
 }
 
 #[test]
@@ -140,10 +151,9 @@ fn two_routes_that_collide() {
             .position(|line| line == "[[routes]]")
             .unwrap();
     let file = scene.bed.write("enforcer.toml", text).unwrap();
-    let checked = daemon::run_cli(&scene.bed, &["check"]).unwrap();
-    assert_eq!(checked.code, 64, "{checked:?}");
+    let complaint = complaint(&scene);
     let place = format!("{}:", file.display());
-    let (_, named) = checked.stderr.split_once(&place).expect("the file's name");
+    let (_, named) = complaint.split_once(&place).expect("the file's name");
     let named = named
         .split(':')
         .next()
@@ -152,8 +162,7 @@ fn two_routes_that_collide() {
         .expect("a line");
     assert!(
         named >= line,
-        "{} is before the second route, line {line}",
-        checked.stderr
+        "{complaint} is before the second route, line {line}"
     );
 }
 

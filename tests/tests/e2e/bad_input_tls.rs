@@ -1,12 +1,13 @@
 //! Clients that don't get as far as a request.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use enforcer::clock::{self, WallInstant};
 use enforcer_tests::{
     Scene,
     client::{Client, End, Ending},
     config::Proxies,
+    daemon, process, wait,
     wire::Conversation,
 };
 
@@ -170,4 +171,63 @@ fn requests_without_a_token_do_not_hold_a_connection_past_the_limit() {
 
     let conversation = capture.finish().unwrap().conversation(raw.local());
     check_limit(&conversation, &ending, start);
+}
+
+/// The limit is the kernel's: with everybody stopped who could close the connection, what is sent
+/// after it is not even acknowledged.
+#[test]
+fn nothing_is_taken_after_the_limit_while_gateway_and_warden_are_stopped() {
+    let dropped = |scene: &Scene| {
+        let maps = daemon::run_cli(&scene.bed, &["maps", "--json"]).unwrap();
+        let maps = maps.json().unwrap();
+        maps["stats"]["dropped_pre_authentication"]
+            .as_u64()
+            .unwrap()
+    };
+    let mut scene = Scene::new("slow-stopped").unwrap();
+    scene.config.daemon.pre_authentication_timeout = Some("2s".to_owned());
+    let daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let client = scene.client().unwrap();
+
+    let raw = client.tcp().unwrap();
+    let limit = clock::wall_now().saturating_add(Duration::from_secs(2));
+    raw.write([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).unwrap();
+    let local = raw.local();
+    let trickle = thread::spawn(move || raw.trickle([7], PAUSE));
+    let gateway = daemon.gateway_pid().unwrap();
+    process::stop(gateway).unwrap();
+    process::stop(daemon.pid()).unwrap();
+    assert!(
+        clock::wall_now() < limit,
+        "stopped too late to show anything"
+    );
+    assert_eq!(dropped(&scene), 0);
+    wait::until_wall(limit.saturating_add(Duration::from_secs(1)));
+    assert!(dropped(&scene) > 0, "the kernel dropped nothing");
+    assert!(!trickle.is_finished(), "nobody was there to reset it");
+
+    let resumed_at = clock::wall_now();
+    process::resume(daemon.pid()).unwrap();
+    let ours = |record: &serde_json::Value| record["client"] == local.to_string();
+    let violation = daemon.wait_for_audit("violation", ours).unwrap();
+    assert_eq!(violation["reason"], "pre_authentication_timeout");
+    let ending = trickle.join().unwrap().unwrap();
+    assert_eq!(ending.how, End::Reset);
+    process::resume(gateway).unwrap();
+
+    let conversation = capture.finish().unwrap().conversation(local);
+    conversation.check_cut(limit).unwrap();
+    assert!(conversation.reset().unwrap() >= resumed_at);
+    let sent = |from: WallInstant, to: WallInstant| {
+        let mut sent = conversation.from_client();
+        sent.any(|it| it.payload > 0 && it.at >= from && it.at < to)
+    };
+    assert!(sent(limit, resumed_at), "nothing was sent after the limit");
+    let acknowledged = conversation.from_daemon().any(|it| {
+        let before = limit.saturating_sub(Duration::from_millis(500));
+        it.acknowledgment.is_some() && it.at >= before && it.at < limit
+    });
+    assert!(acknowledged, "nothing was taken before the limit");
+    assert!(serves(&scene, &client));
 }

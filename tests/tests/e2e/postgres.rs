@@ -41,6 +41,12 @@ fn certified<'bed>(scene: &'bed Scene, name: &str) -> Pg<'bed> {
     scene.pg("trusted", &proof).expect("a client")
 }
 
+/// A client with a token of its own.
+fn with_token<'bed>(scene: &'bed Scene, subject: &str) -> Pg<'bed> {
+    let token = scene.token(subject).expect("a token");
+    scene.pg("app", &Proof::Password(&token)).expect("a client")
+}
+
 /// What the server says of the client's connection: user, application and TLS.
 const WHO: &str = "select usename, application_name, ssl from pg_stat_activity \
                    join pg_stat_ssl using (pid) where pid = pg_backend_pid()";
@@ -257,13 +263,12 @@ fn the_deadline_is_announced_and_said_in_time() {
     );
 }
 
-#[test]
-fn a_copy_that_flows_is_cut_on_the_wire() {
-    let (mut scene, _server) = by_certificate("pg-cut");
+/// Cuts a copy that `log_in` starts as alice.
+fn check_cut_of_a_copy(mut scene: Scene, log_in: for<'a> fn(&'a Scene, &str) -> Pg<'a>) {
     scene.config.policy().max_session = "3s".to_owned();
     let daemon = scene.start().unwrap();
     let capture = scene.capture().unwrap();
-    let alice = certified(&scene, "alice");
+    let alice = log_in(&scene, "alice");
     let mut psql = alice.psql().unwrap();
     let copy = "copy (select i, pg_sleep(0.01) from generate_series(1, 1000000) i) to stdout";
     let output = run(psql.args(["--command", copy])).unwrap();
@@ -271,10 +276,56 @@ fn a_copy_that_flows_is_cut_on_the_wire() {
 
     let record = daemon.wait_for_end().unwrap();
     assert_eq!(record["reason"], "deadline");
+    assert_eq!(record["subject"], "alice");
     assert_eq!(record["sockets_reset"], 2);
     let deadline = instant(&record, "deadline").unwrap();
     let conversation = capture.finish().unwrap().conversation(client_end(&daemon));
     conversation.check_cut(deadline).expect("a cut");
+}
+
+#[test]
+fn a_copy_that_flows_is_cut_on_the_wire() {
+    let (scene, _server) = by_certificate("pg-cut");
+    check_cut_of_a_copy(scene, certified);
+}
+
+#[test]
+fn a_copy_of_one_who_came_in_by_token_is_cut_on_the_wire() {
+    let (scene, _server) = by_token("pg-cut-token");
+    check_cut_of_a_copy(scene, with_token);
+}
+
+/// A transaction that is open and waits is no activity; it is rolled back when its session is cut.
+#[test]
+fn an_open_transaction_is_idle_and_is_cut_on_the_wire() {
+    let idle_timeout = Duration::from_secs(2);
+    let (mut scene, _server) = by_token("pg-idle-token");
+    scene.config.policy().idle_timeout = Some("2s".to_owned());
+    let daemon = scene.start().unwrap();
+    let capture = scene.capture().unwrap();
+    let mut psql = with_token(&scene, "alice").interactive().unwrap();
+    psql.write("create table kept (line text); select 'made';")
+        .unwrap();
+    psql.wait_for("made").unwrap();
+    psql.write("begin; insert into kept values ('lost'); select 'begun';")
+        .unwrap();
+    let begun = Now::read().wall_at(psql.wait_for("begun").unwrap());
+
+    let record = daemon.wait_for_end().unwrap();
+    assert_eq!(record["reason"], "idle");
+    assert_eq!(record["sockets_reset"], 2);
+    let limit = instant(&record, "deadline").unwrap();
+    let idle = limit.saturating_duration_since(begun);
+    assert!(
+        idle > idle_timeout * 3 / 4 && idle < idle_timeout * 5 / 4,
+        "idle for {idle:?}"
+    );
+    psql.write("commit;").unwrap();
+    psql.wait_for("server closed the connection").unwrap();
+    let conversation = capture.finish().unwrap().conversation(client_end(&daemon));
+    conversation.check_cut(limit).unwrap();
+    let kept = answer(&with_token(&scene, "bob"), "select count(*) from kept");
+    assert_eq!(kept, "0");
 }
 
 #[test]
