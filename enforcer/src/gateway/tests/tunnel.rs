@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -214,7 +214,7 @@ async fn what_breaks_off_is_no_end() {
     let (mut receiving, _sending) = connection.tunnel(place.address).await;
     reset(place.arrival().await);
     let error = receiving.data().await.unwrap().unwrap_err();
-    assert_eq!(error.reason(), Some(Reason::CANCEL));
+    assert_eq!(error.reason(), Some(Reason::CONNECT_ERROR));
     for reason in [Reason::CANCEL, Reason::NO_ERROR, Reason::CONNECT_ERROR] {
         let (_receiving, mut sending) = connection.tunnel(place.address).await;
         let mut target = place.arrival().await;
@@ -225,6 +225,25 @@ async fn what_breaks_off_is_no_end() {
         let error = target.read_to_end(&mut rest).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
+}
+
+/// RFC 9113, section 8.5.
+#[tokio::test]
+async fn trailers_are_no_end() {
+    let (world, mut place) = world().await;
+    let connection = world.http2().await;
+    for said in ["", "cut sho"] {
+        let (mut receiving, mut sending) = connection.tunnel(place.address).await;
+        let mut target = place.arrival().await;
+        sending.send_data(Bytes::from(said), false).unwrap();
+        read(&mut target, said.len()).await;
+        sending.send_trailers(HeaderMap::new()).unwrap();
+        let error = target.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let error = receiving.data().await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::PROTOCOL_ERROR));
+    }
+    let _other = connection.tunnel(place.address).await;
 }
 
 #[tokio::test]

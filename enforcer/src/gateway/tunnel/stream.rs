@@ -1,7 +1,8 @@
 //! The stream of an HTTP/2 connection that a tunnel is on, as bytes both ways.
 //!
-//! END_STREAM is an end, and nothing else is: a reset, whatever its code, would make what was cut
-//! short look complete. A stream that is let go of before both its ends is reset with CANCEL.
+//! END_STREAM of a DATA frame is an end, and nothing else is: a reset, whatever its code, or trailers
+//! would make what was cut short look complete. A stream that is let go of before both its ends is
+//! reset with CONNECT_ERROR, and one with trailers with PROTOCOL_ERROR (RFC 9113, section 8.5).
 
 use std::{
     io,
@@ -25,6 +26,8 @@ pub(super) struct Stream {
     received: bool,
     /// Everything has been sent to the client.
     sent: bool,
+    /// What it is reset with, unless both are so.
+    fault: Reason,
 }
 
 impl Stream {
@@ -35,7 +38,25 @@ impl Stream {
             unread: Bytes::new(),
             received: false,
             sent: false,
+            fault: Reason::CONNECT_ERROR,
         }
+    }
+}
+
+impl Stream {
+    /// No more data comes. Trailers may have ended it.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let trailers = ready!(self.receiving.poll_trailers(cx)).map_err(broken)?;
+        Poll::Ready(match trailers {
+            None => Ok(true),
+            Some(_) => {
+                self.fault = Reason::PROTOCOL_ERROR;
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "trailers in a tunnel",
+                ))
+            }
+        })
     }
 }
 
@@ -43,7 +64,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // What is complete but not delivered yet would be lost, too.
         if !(self.received && self.sent) {
-            self.sending.send_reset(Reason::CANCEL);
+            self.sending.send_reset(self.fault);
         }
     }
 }
@@ -57,7 +78,7 @@ impl AsyncRead for Stream {
         while self.unread.is_empty() && !self.received {
             match ready!(self.receiving.poll_data(cx)) {
                 Some(data) => self.unread = data.map_err(broken)?,
-                None => self.received = true,
+                None => self.received = ready!(self.poll_end(cx))?,
             }
         }
         let length = self.unread.len().min(buffer.remaining());
