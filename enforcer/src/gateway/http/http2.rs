@@ -38,7 +38,10 @@ use h2::server;
 use http::{HeaderMap, HeaderValue, Request, header};
 
 pub(crate) use self::{connection::Connection, patience::Patience};
-use super::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
+use super::{
+    head::{HeadFault, MAX_HEAD, MAX_HEADERS},
+    host,
+};
 use crate::gateway::rejection::Rejection;
 
 /// Its name in TLS.
@@ -79,13 +82,7 @@ pub(crate) fn violation(error: &h2::Error) -> Option<Rejection> {
 /// Checks what the library doesn't, and makes one `Cookie` of its pieces (RFC 9113, section
 /// 8.2.3): HTTP/1.1 knows only one.
 pub(crate) fn normalize<B>(request: &mut Request<B>) -> Result<(), Rejection> {
-    let authority = request
-        .uri()
-        .authority()
-        .map(|authority| authority.as_str());
-    let hosts = request.headers().get_all(header::HOST);
-    let agree = |authority: &str| hosts.iter().all(|host| host == authority);
-    if !authority.is_none_or(agree) {
+    if !host::agrees(request.uri(), request.headers()) {
         return Err(Rejection::Host);
     }
     join_cookies(request.headers_mut())?;
@@ -136,8 +133,32 @@ mod tests {
     fn host_and_authority_agree() {
         assert!(normalize(&mut request("https://a/", &[("host", "a")])).is_ok());
         assert!(normalize(&mut request("/", &[("host", "a")])).is_ok());
-        let two = normalize(&mut request("https://a/", &[("host", "b")]));
-        assert_eq!(two.unwrap_err().verdict().code, "invalid_host");
+        for (authority, host) in [
+            ("gw.test:8443", "GW.test:8443"),
+            ("gw.test:443", "gw.test"),
+            ("gw.test", "GW.TEST:443"),
+            ("[::1]", "[::1]:443"),
+        ] {
+            let uri = format!("https://{authority}/");
+            let mut same = request(&uri, &[("host", host)]);
+            assert!(normalize(&mut same).is_ok(), "{authority} and {host}");
+        }
+        for (authority, host) in [
+            ("a", "b"),
+            ("a", "a:80"),
+            ("a:8443", "a"),
+            ("a:443", "a:8443"),
+            ("a", "a:"),
+            ("a", "eve@a"),
+            ("a", "a:+443"),
+            ("a", ""),
+            ("a", "a/b"),
+        ] {
+            let uri = format!("https://{authority}/");
+            let two = normalize(&mut request(&uri, &[("host", host)]));
+            let code = two.unwrap_err().verdict().code;
+            assert_eq!(code, "invalid_host", "{authority} and {host}");
+        }
     }
 
     #[test]
