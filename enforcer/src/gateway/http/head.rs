@@ -35,6 +35,8 @@ pub(crate) enum HeadFault {
     LineEnding,
     #[error("the request head is malformed: {0}")]
     Syntax(httparse::Error),
+    #[error("a field value with space around it")]
+    PaddedValue,
     #[error("the request target is malformed")]
     Target,
     #[error("both Content-Length and Transfer-Encoding")]

@@ -85,11 +85,22 @@ pub(crate) fn normalize<B>(request: &mut Request<B>) -> Result<(), Rejection> {
     if !host::agrees(request.uri(), request.headers()) {
         return Err(Rejection::Host);
     }
+    if has_padded_value(request.headers()) {
+        return Err(Rejection::Head(HeadFault::PaddedValue));
+    }
     join_cookies(request.headers_mut())?;
     if request.headers().len() > MAX_HEADERS {
         return Err(Rejection::Head(HeadFault::TooManyHeaders));
     }
     Ok(())
+}
+
+/// Whether a value starts or ends with a space or a tab: malformed (RFC 9113, section 8.2.1), and
+/// something else to an HTTP/1.1 server.
+pub(crate) fn has_padded_value(fields: &HeaderMap) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = fields.values().map(HeaderValue::as_bytes);
+    values.any(|value| is_space(value.first()) || is_space(value.last()))
 }
 
 fn join_cookies(headers: &mut HeaderMap) -> Result<(), Rejection> {

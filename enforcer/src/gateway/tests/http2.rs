@@ -155,6 +155,41 @@ async fn a_refused_request_leaves_the_connection_to_others() {
     assert_eq!(connection.get(&token).await.status(), StatusCode::OK);
 }
 
+/// RFC 9113, section 8.2.1: an HTTP/1.1 upstream would not see the space.
+#[tokio::test]
+async fn a_value_with_space_around_it_is_malformed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::simple(listener.local_addr().unwrap()).await;
+    let connection = world.http2().await;
+    let token = token("a", 60);
+    for value in [" v", "v ", "\tv", "v\t", " "] {
+        let mut request = get(&token);
+        let value = value.parse().unwrap();
+        request.headers_mut().insert("x-a", value);
+        let response = connection.send(request).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    }
+    heard_refusal(&world, "bad_request").await;
+
+    let mut request = get(&token);
+    *request.method_mut() = Method::POST;
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let (response, mut stream) = sender.send_request(request, false).unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    read_head(&mut upstream).await.unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("sum", " 6".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
+    let mut rest = Vec::new();
+    let _ = upstream.read_to_end(&mut rest).await;
+    let rest = String::from_utf8(rest).unwrap();
+    assert!(
+        !rest.ends_with("0\r\n\r\n") && !rest.contains("sum"),
+        "{rest}"
+    );
+    assert_eq!(response.await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
 #[tokio::test]
 async fn an_answer_to_head_has_no_body() {
     let upstream = EchoUpstream::start().await;

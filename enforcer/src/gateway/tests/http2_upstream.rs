@@ -299,6 +299,35 @@ async fn a_request_that_is_given_up_is_given_up_upstream() {
 }
 
 #[tokio::test]
+async fn what_the_upstream_says_wrongly_does_not_pass() {
+    let (world, mut asked) = silent(100).await;
+    let connection = world.http2().await;
+    let ask = async || {
+        let mut sender = connection.sender.clone().ready().await.unwrap();
+        let (response, _) = sender.send_request(get(&token("a", 60)), true).unwrap();
+        response
+    };
+    let response = ask().await;
+    let mut request = asked.recv().await.unwrap();
+    let padded = Response::builder().header("x", " y").body(()).unwrap();
+    request.send_response(padded, false).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::BAD_GATEWAY);
+
+    let response = ask().await;
+    let mut request = asked.recv().await.unwrap();
+    let mut stream = request.send_response(Response::new(()), false).unwrap();
+    let mut response = response.await.unwrap();
+    let mut padded = HeaderMap::new();
+    padded.insert("x", "y\t".parse().unwrap());
+    stream.send_trailers(padded).unwrap();
+    let error = match response.body_mut().data().await {
+        Some(data) => data.unwrap_err(),
+        None => response.body_mut().trailers().await.unwrap_err(),
+    };
+    assert!(error.is_reset(), "{error}");
+}
+
+#[tokio::test]
 async fn requests_wait_for_their_turn() {
     let (world, mut asked) = silent(1).await;
     let connection = world.http2().await;

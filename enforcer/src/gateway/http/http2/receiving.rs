@@ -68,6 +68,9 @@ impl Receiving {
             self.at_trailers = true;
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
+        if trailers.as_ref().is_some_and(super::has_padded_value) {
+            return Poll::Ready(Err(Reason::PROTOCOL_ERROR.into()));
+        }
         Poll::Ready(Ok(trailers.map(Frame::trailers)))
     }
 }

@@ -34,6 +34,7 @@ use crate::{
             body::{BodyError, Progress, Received, RequestBody},
             head::MAX_HEAD,
             http2::{
+                self,
                 receiving::Receiving,
                 sending::{self, Unfinished},
             },
@@ -167,6 +168,10 @@ impl Connection {
             });
         }
         let (head, stream) = response.into_parts();
+        if http2::has_padded_value(&head.headers) {
+            let what = "a field value with space around it";
+            return Err(Rejection::UpstreamInvalid(what.into()).into());
+        }
         let body = Receiving::new(stream, &head.headers).noting(under_way);
         Ok(Response::from_parts(head, Received::Http2(body)))
     }
