@@ -7,7 +7,7 @@ use h2::{
     Reason, RecvStream, SendStream,
     client::{self, SendRequest},
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -153,6 +153,22 @@ async fn a_refused_request_leaves_the_connection_to_others() {
     assert_eq!(connection.get(&token).await.status(), StatusCode::OK);
     *world.warden.refuse.lock().unwrap() = Some(Refusal::Capacity);
     assert_eq!(connection.get(&token).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn options_of_the_server_itself_are_said_to_anybody() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let connection = world.http2().await;
+    let target = Uri::builder().scheme("https").authority("localhost");
+    let mut request = Request::new(());
+    *request.method_mut() = Method::OPTIONS;
+    *request.uri_mut() = target.path_and_query("*").build().unwrap();
+    let response = connection.send(request).await;
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    assert!(response.headers().contains_key("allow"));
+    assert!(response.body().is_end_stream());
+    assert_eq!(*upstream.connections.lock().unwrap(), 0);
 }
 
 /// RFC 9113, section 8.2.1: an HTTP/1.1 upstream would not see the space.
