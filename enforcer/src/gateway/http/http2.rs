@@ -39,7 +39,7 @@ use http::{HeaderMap, HeaderValue, Request, header};
 
 pub(crate) use self::{connection::Connection, patience::Patience};
 use super::{
-    head::{HeadFault, MAX_HEAD, MAX_HEADERS},
+    head::{HeadFault, MAX_HEAD, MAX_HEADERS, content_length},
     host,
 };
 use crate::gateway::rejection::Rejection;
@@ -88,11 +88,24 @@ pub(crate) fn normalize<B>(request: &mut Request<B>) -> Result<(), Rejection> {
     if has_padded_value(request.headers()) {
         return Err(Rejection::Head(HeadFault::PaddedValue));
     }
+    check_length(request.headers())?;
     join_cookies(request.headers_mut())?;
     if request.headers().len() > MAX_HEADERS {
         return Err(Rejection::Head(HeadFault::TooManyHeaders));
     }
     Ok(())
+}
+
+/// Every upstream must see the same length, and one of HTTP/1.1 sees all fields.
+fn check_length(fields: &HeaderMap) -> Result<(), HeadFault> {
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (_, Some(_)) => Err(HeadFault::SeveralLengths),
+        (Some(length), None) if content_length(length.as_bytes()).is_none() => {
+            Err(HeadFault::InvalidLength)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a value starts or ends with a space or a tab: malformed (RFC 9113, section 8.2.1), and
@@ -169,6 +182,24 @@ mod tests {
             let two = normalize(&mut request(&uri, &[("host", host)]));
             let code = two.unwrap_err().verdict().code;
             assert_eq!(code, "invalid_host", "{authority} and {host}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_said_once() {
+        let code = |values: &[&'static str]| {
+            let fields: Vec<_> = values.iter().map(|it| ("content-length", *it)).collect();
+            let refused = normalize(&mut request("https://a/", &fields)).err();
+            refused.map(|rejection| rejection.verdict().code)
+        };
+        assert_eq!(code(&["7"]), None);
+        for doubtful in [
+            &["7", "7"][..],
+            &["7", "8"],
+            &["7, 7"],
+            &["9223372036854775808"],
+        ] {
+            assert_eq!(code(doubtful), Some("bad_request"), "{doubtful:?}");
         }
     }
 
