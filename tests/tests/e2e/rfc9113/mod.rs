@@ -10,6 +10,8 @@ mod frames;
 mod header_blocks;
 mod messages;
 mod streams;
+mod tls;
+mod tunnels;
 
 use std::{
     sync::{
@@ -26,6 +28,7 @@ use enforcer_tests::{
         Client,
         http2::{Code, Frame, Peer},
     },
+    config::Route,
     wait,
 };
 
@@ -64,8 +67,11 @@ impl Case {
 
 /// What a case is played on.
 struct Stage {
+    scene: Scene,
     client: Client,
     token: String,
+    /// Of another session.
+    other_token: String,
     violations: AtomicU64,
 }
 
@@ -111,13 +117,17 @@ impl Stage {
 
 #[test]
 fn every_rule_is_kept() {
-    let scene = Scene::new("rfc9113").unwrap();
-    let daemon = scene.start().unwrap();
+    let mut scene = Scene::new("rfc9113").unwrap();
+    scene.config.routes.push(Route::tunnel(&["127.0.0.1:*"]));
+    let bearer = |subject| format!("Bearer {}", scene.token(subject).unwrap());
     let stage = Stage {
         client: scene.client().unwrap(),
-        token: format!("Bearer {}", scene.token("alice").unwrap()),
+        token: bearer("alice"),
+        other_token: bearer("bob"),
         violations: AtomicU64::new(0),
+        scene,
     };
+    let daemon = stage.scene.start().unwrap();
     let tables = [
         connection::CASES,
         frames::CASES,
@@ -125,6 +135,8 @@ fn every_rule_is_kept() {
         flow::CASES,
         header_blocks::CASES,
         messages::CASES,
+        tunnels::CASES,
+        tls::CASES,
     ];
     let cases: Vec<_> = tables.into_iter().flatten().collect();
     let next = AtomicUsize::new(0);
@@ -159,6 +171,8 @@ fn every_rule_is_kept() {
     })
     .unwrap();
     // None of it harms another connection.
-    let answer = stage.client.get("/headers", &scene.token("bob").unwrap());
+    let answer = stage
+        .client
+        .get("/headers", &stage.scene.token("bob").unwrap());
     assert_eq!(answer.unwrap().status, 200);
 }
