@@ -14,7 +14,7 @@
 //! | other frames that carry nothing | see [`super::frames`] | the same |
 //! | streams reset before they are looked at | 20 | rapid reset: GOAWAY, ENHANCE_YOUR_CALM |
 //! | streams reset for the client's errors | 128 | the same, provoked |
-//! | requests given up, less those answered since | 100 | the same after they are looked at: the connection is reset |
+//! | requests given up, less those answered since | 100 | the same after they are looked at |
 //! | HPACK table | 4 KiB | |
 //!
 //! A SETTINGS or PING frame is answered before the next one is read, and who doesn't take the

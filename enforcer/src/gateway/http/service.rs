@@ -42,7 +42,6 @@ pub(crate) async fn answer(
     mut request: Request<Received>,
 ) -> Response<ResponseBody> {
     connection.note_request();
-    let unanswered = connection.patience.begin();
     let observation = Observation::begin(&connection, &mut request);
     let http2 = request.version() == Version::HTTP_2;
     let connect = request.method() == Method::CONNECT;
@@ -72,7 +71,6 @@ pub(crate) async fn answer(
     }
     let session = known.bound.map(|bound| bound.session_id());
     observation.end(&connection, known.route, response.status(), session);
-    unanswered.answered();
     response
 }
 

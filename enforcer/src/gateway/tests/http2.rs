@@ -384,7 +384,8 @@ async fn who_only_gives_up_is_given_up() {
         tokio::time::sleep(Duration::from_millis(2)).await;
         stream.send_reset(Reason::CANCEL);
     }
-    assert!(connection.end().await.is_err());
+    let end = connection.end().await.unwrap_err();
+    assert_eq!(end.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{end}");
     heard_refusal(&world, "too_many_given_up").await;
 }
 
