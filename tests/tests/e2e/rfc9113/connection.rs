@@ -16,7 +16,7 @@ fn misdirected(stage: &Stage, peer: &Peer, stream: u32) -> Frame {
 
 /// GOAWAY comes for streams that may have been begun by then, and once the client has heard of it for
 /// all but those up to the last.
-fn check_leaving(peer: &mut Peer, last: u32) -> Result<()> {
+pub(super) fn check_leaving(peer: &mut Peer, last: u32) -> Result<()> {
     let goaway = |frame: &Frame| frame.kind == kind::GOAWAY;
     let first = peer.wait_for("GOAWAY", goaway)?;
     let announced = (first.number(0), first.number(4));

@@ -176,3 +176,32 @@ fn every_rule_is_kept() {
         .get("/headers", &stage.scene.token("bob").unwrap());
     assert_eq!(answer.unwrap().status, 200);
 }
+
+/// Section 6.8, when the gateway itself is replaced.
+#[test]
+fn a_gateway_that_is_replaced_takes_its_leave() {
+    let scene = Scene::new("rfc9113-leave").unwrap();
+    let daemon = scene.start().unwrap();
+    let token = format!("Bearer {}", scene.token("alice").unwrap());
+    let mut peer = Peer::new(&scene.client().unwrap(), &token).unwrap();
+    peer.check_served(1).unwrap();
+    peer.send(&[peer.get(3, "/download?rate=20000&length=30000")])
+        .unwrap();
+    wait::until("the download had begun", || {
+        (scene.upstream.log().requests().len() == 2).then_some(())
+    })
+    .unwrap();
+    let old_gateway = daemon.gateway_pid().unwrap();
+    let mut config = scene.config.clone();
+    config.policy().max_session = "1h".to_owned();
+    let reloaded = daemon.reload(&config.text().unwrap(), &[]).unwrap();
+    assert_eq!(reloaded.code, 0, "{reloaded:?}");
+    connection::check_leaving(&mut peer, 3).unwrap();
+    assert_eq!(peer.reply(3).unwrap().body.len(), 30_000);
+    peer.check_end().unwrap();
+    wait::until("the old gateway was gone", || {
+        let pids = daemon.gateway_pids().ok()?;
+        (!pids.contains(&old_gateway)).then_some(())
+    })
+    .unwrap();
+}
