@@ -304,6 +304,56 @@ async fn an_ended_session_resets_the_connection() {
     assert!(connection.end().await.unwrap_err().is_io());
 }
 
+/// Neither what keeps a connection alive is, nor what the upstream says.
+#[tokio::test]
+async fn what_the_client_says_is_activity_and_nothing_else() {
+    const INTERVAL: Duration = Duration::from_millis(1100);
+    let address = upstream(async |mut stream: TcpStream| {
+        read_head(&mut stream).await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        while stream.write_all(&[0; 4096]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let world = World::simple(address).await;
+    let (sender, mut driver) = client::handshake(world.connect2().await).await.unwrap();
+    let mut pings = driver.ping_pong().unwrap();
+    let (settings, mut windows) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                // Not while the last ones are under way.
+                Some(window) = windows.recv() => drop(driver.set_initial_window_size(window)),
+                result = &mut driver => return result,
+            }
+        }
+    });
+    let mut request = get(&token("a", 60));
+    *request.method_mut() = Method::POST;
+    let mut sender = sender.ready().await.unwrap();
+    let (response, mut stream) = sender.send_request(request, false).unwrap();
+    let mut response = response.await.unwrap();
+    assert_eq!(world.warden.touches(), 1);
+    let start = tokio::time::Instant::now();
+    for window in (60_000..).take_while(|_| start.elapsed() < 2 * INTERVAL) {
+        settings.send(window).unwrap();
+        pings.ping(h2::Ping::opaque()).await.unwrap();
+        let data = response.body_mut().data().await.unwrap().unwrap();
+        let flow = response.body_mut().flow_control();
+        flow.release_capacity(data.len()).unwrap();
+    }
+    assert_eq!(world.warden.touches(), 1);
+    stream.send_data("up".into(), false).unwrap();
+    let touched = async {
+        while world.warden.touches() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(INTERVAL, touched).await.unwrap();
+}
+
 #[tokio::test]
 async fn who_does_not_read_is_not_written_to() {
     const MOST: usize = 8 * 1024 * 1024;

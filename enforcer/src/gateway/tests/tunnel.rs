@@ -425,14 +425,7 @@ async fn what_the_client_says_is_activity_and_pings_are_none() {
     };
     let (mut receiving, mut sending) = connection.tunnel(place.address).await;
     let mut target = place.arrival().await;
-    let touches = || {
-        let heard = world.warden.heard();
-        let touches = heard
-            .iter()
-            .filter(|it| matches!(it, ToWarden::Touch { .. }));
-        touches.count()
-    };
-    assert_eq!(touches(), 1);
+    assert_eq!(world.warden.touches(), 1);
     let interval = Duration::from_millis(1100);
     let end = tokio::time::sleep(2 * interval);
     tokio::pin!(end);
@@ -449,11 +442,11 @@ async fn what_the_client_says_is_activity_and_pings_are_none() {
             .release_capacity(data.len())
             .unwrap();
     }
-    assert_eq!(touches(), 1);
+    assert_eq!(world.warden.touches(), 1);
     sending.send_data(Bytes::from("up"), false).unwrap();
     read(&mut target, 2).await;
     let touched = async {
-        while touches() < 2 {
+        while world.warden.touches() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
