@@ -261,6 +261,29 @@ async fn a_reset_after_the_other_sides_end_is_no_end() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
+/// Also while neither side says anything, and the client has nothing more to say.
+#[tokio::test]
+async fn a_reset_after_the_clients_end_reaches_the_target() {
+    let (world, mut place) = world().await;
+    let connection = world.http2().await;
+    let (_receiving, mut sending) = connection.tunnel(place.address).await;
+    let mut target = place.arrival().await;
+    sending.send_data(Bytes::from("all"), true).unwrap();
+    target.read_to_end(&mut Vec::new()).await.unwrap();
+    sending.send_reset(Reason::CANCEL);
+    let broken_off = async {
+        loop {
+            match target.take_error().unwrap() {
+                Some(error) => return error,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(5), broken_off).await;
+    // To a side that has been told of the end.
+    assert_eq!(error.unwrap().kind(), std::io::ErrorKind::BrokenPipe);
+}
+
 #[tokio::test]
 async fn what_a_tunnel_holds_back_flows_on() {
     const MOST: usize = 8 * 1024 * 1024;

@@ -5,8 +5,10 @@
 //! reset with CONNECT_ERROR, and one with trailers with PROTOCOL_ERROR (RFC 9113, section 8.5).
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -19,7 +21,7 @@ use crate::gateway::http::http2::sending::poll_room;
 /// A client's end of a tunnel over HTTP/2.
 pub(super) struct Stream {
     receiving: RecvStream,
-    sending: SendStream<Bytes>,
+    sending: Sending,
     /// Received and not read yet.
     unread: Bytes,
     /// The client has sent everything.
@@ -30,8 +32,29 @@ pub(super) struct Stream {
     fault: Reason,
 }
 
+/// What is sent to the client, and whether it wants it.
+#[derive(Clone)]
+pub(super) struct Sending(Arc<Mutex<SendStream<Bytes>>>);
+
+impl Sending {
+    pub(super) fn new(stream: SendStream<Bytes>) -> Self {
+        Self(Arc::new(Mutex::new(stream)))
+    }
+
+    /// Waits until the client has reset the stream: who has ended its own direction is not read from
+    /// any more, and may have nothing sent to it for long.
+    pub(super) async fn given_up(&self) -> io::Error {
+        let reset = poll_fn(|cx| self.lock().poll_reset(cx)).await;
+        broken(reset.map_or_else(|error| error, h2::Error::from))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SendStream<Bytes>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Stream {
-    pub(super) fn new(receiving: RecvStream, sending: SendStream<Bytes>) -> Self {
+    pub(super) fn new(receiving: RecvStream, sending: Sending) -> Self {
         Self {
             receiving,
             sending,
@@ -41,9 +64,7 @@ impl Stream {
             fault: Reason::CONNECT_ERROR,
         }
     }
-}
 
-impl Stream {
     /// No more data comes. Trailers may have ended it.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let trailers = ready!(self.receiving.poll_trailers(cx)).map_err(broken)?;
@@ -64,7 +85,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // What is complete but not delivered yet would be lost, too.
         if !(self.received && self.sent) {
-            self.sending.send_reset(self.fault);
+            self.sending.lock().send_reset(self.fault);
         }
     }
 }
@@ -92,13 +113,14 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(poll_room(&mut self.sending, cx)).map_err(broken)?;
+        let mut sending = self.sending.lock();
+        ready!(poll_room(&mut sending, cx)).map_err(broken)?;
         let data = Bytes::copy_from_slice(bytes);
-        self.sending.send_data(data, false).map_err(broken)?;
+        sending.send_data(data, false).map_err(broken)?;
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -109,7 +131,8 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.sent {
-            self.sending.send_data(Bytes::new(), true).map_err(broken)?;
+            let ended = self.sending.lock().send_data(Bytes::new(), true);
+            ended.map_err(broken)?;
             self.sent = true;
         }
         Poll::Ready(Ok(()))
