@@ -383,12 +383,17 @@ async fn what_the_upstream_says_wrongly_does_not_pass() {
         let (response, _) = sender.send_request(get(&token("a", 60)), true).unwrap();
         response
     };
-    let response = ask().await;
-    let (_, mut request) = asked.recv().await.unwrap();
-    let padded = Response::builder().header("x", " y").body(()).unwrap();
-    request.send_response(padded, false).unwrap();
-    assert_eq!(response.await.unwrap().status(), StatusCode::BAD_GATEWAY);
-
+    for status in [StatusCode::EARLY_HINTS, StatusCode::OK] {
+        let response = ask().await;
+        let (_, mut request) = asked.recv().await.unwrap();
+        let padded = Response::builder().status(status).header("x", " y");
+        let padded = padded.body(()).unwrap();
+        match status.is_informational() {
+            true => request.send_informational(padded).unwrap(),
+            false => drop(request.send_response(padded, false).unwrap()),
+        }
+        assert_eq!(response.await.unwrap().status(), StatusCode::BAD_GATEWAY);
+    }
     let response = ask().await;
     let (_, mut request) = asked.recv().await.unwrap();
     let mut stream = request.send_response(Response::new(()), false).unwrap();
