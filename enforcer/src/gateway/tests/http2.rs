@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use super::harness::{EchoUpstream, World, read_head, token};
-use crate::channel::{Refusal, ToWarden};
+use crate::{
+    channel::{Refusal, ToWarden},
+    clock::boot_now,
+};
 
 /// A connection and, in the background, its end.
 pub(super) struct Connection {
@@ -336,8 +339,8 @@ async fn what_the_client_says_is_activity_and_nothing_else() {
     let (response, mut stream) = sender.send_request(request, false).unwrap();
     let mut response = response.await.unwrap();
     assert_eq!(world.warden.touches(), 1);
-    let start = tokio::time::Instant::now();
-    for window in (60_000..).take_while(|_| start.elapsed() < 2 * INTERVAL) {
+    let end = boot_now().saturating_add(2 * INTERVAL);
+    for window in (60_000..).take_while(|_| boot_now() < end) {
         settings.send(window).unwrap();
         pings.ping(h2::Ping::opaque()).await.unwrap();
         let data = response.body_mut().data().await.unwrap().unwrap();

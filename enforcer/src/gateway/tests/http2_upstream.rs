@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Ping, Reason, SendStream, server};
+use h2::{Ping, Reason, SendStream, client::ResponseFuture, server};
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::{
     io::AsyncWriteExt,
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     harness::{World, token},
-    http2::{call, read},
+    http2::{Connection, call, read},
 };
 use crate::{
     channel::ToWarden,
@@ -282,6 +282,13 @@ fn get(token: &str) -> Request<()> {
     request.body(()).unwrap()
 }
 
+/// Begins a request that has no body.
+async fn begin(connection: &Connection, jti: &str) -> ResponseFuture {
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let (response, _) = sender.send_request(get(&token(jti, 60)), true).unwrap();
+    response
+}
+
 #[tokio::test]
 async fn a_request_that_is_given_up_is_given_up_upstream() {
     let (world, mut asked) = silent(100).await;
@@ -335,8 +342,7 @@ async fn take(body: &mut h2::RecvStream, length: usize) {
 async fn what_a_client_does_not_take_waits_in_the_upstream() {
     let (world, mut asked) = silent(100).await;
     let connection = world.http2().await;
-    let mut sender = connection.sender.clone().ready().await.unwrap();
-    let (response, _) = sender.send_request(get(&token("a", 60)), true).unwrap();
+    let response = begin(&connection, "a").await;
     let (_, mut request) = asked.recv().await.unwrap();
     let mut stream = request.send_response(Response::new(()), false).unwrap();
     let mut body = response.await.unwrap().into_body();
@@ -344,8 +350,7 @@ async fn what_a_client_does_not_take_waits_in_the_upstream() {
     // Others are not held back: on the client's connection, and on the upstream's.
     let other = world.http2().await;
     for (connection, jti) in [(&connection, "a"), (&other, "b")] {
-        let mut sender = connection.sender.clone().ready().await.unwrap();
-        let (response, _) = sender.send_request(get(&token(jti, 60)), true).unwrap();
+        let response = begin(connection, jti).await;
         let (_, mut request) = asked.recv().await.unwrap();
         request.send_response(Response::new(()), true).unwrap();
         assert_eq!(response.await.unwrap().status(), StatusCode::OK);
@@ -378,13 +383,8 @@ async fn what_an_upstream_does_not_take_waits_in_the_client() {
 async fn what_the_upstream_says_wrongly_does_not_pass() {
     let (world, mut asked) = silent(100).await;
     let connection = world.http2().await;
-    let ask = async || {
-        let mut sender = connection.sender.clone().ready().await.unwrap();
-        let (response, _) = sender.send_request(get(&token("a", 60)), true).unwrap();
-        response
-    };
     for status in [StatusCode::EARLY_HINTS, StatusCode::OK] {
-        let response = ask().await;
+        let response = begin(&connection, "a").await;
         let (_, mut request) = asked.recv().await.unwrap();
         let padded = Response::builder().status(status).header("x", " y");
         let padded = padded.body(()).unwrap();
@@ -394,7 +394,7 @@ async fn what_the_upstream_says_wrongly_does_not_pass() {
         }
         assert_eq!(response.await.unwrap().status(), StatusCode::BAD_GATEWAY);
     }
-    let response = ask().await;
+    let response = begin(&connection, "a").await;
     let (_, mut request) = asked.recv().await.unwrap();
     let mut stream = request.send_response(Response::new(()), false).unwrap();
     let mut response = response.await.unwrap();
