@@ -47,6 +47,8 @@ pub(super) async fn serve(
         return;
     };
     unanswered.answered();
+    // The socket closes with the last that holds it.
+    drop(context);
     if let Some(sender) = reply.close() {
         send(sender, response, head_only).await;
     }
