@@ -6,6 +6,8 @@
 //! | `Say` | the message comes back, and the subject that the server was told as a trailer |
 //! | `Tick` | 1000 bytes every 10 ms, until somebody ends it |
 //! | `Talk` | every message comes back; the client sends three, one after the other |
+//!
+//! As `Chat` the client makes a `Talk` in which it sends a byte every 50 ms for 3 s, and then nothing.
 
 use std::{
     path::PathBuf,
@@ -79,6 +81,10 @@ pub struct Outcome {
     pub messages: u64,
     /// Their length.
     pub bytes: u64,
+    /// When the client of a `Chat` last said something, in seconds since the epoch.
+    pub last_sent_at: f64,
+    /// Initial metadata of a `Say`.
+    pub headers: serde_json::Map<String, serde_json::Value>,
     /// Trailing metadata.
     pub trailers: serde_json::Map<String, serde_json::Value>,
 }
@@ -109,6 +115,15 @@ impl Call {
 impl Outcome {
     /// When the client knew.
     pub fn ended_at(&self) -> WallInstant {
-        WallInstant::from_unix_nanos((self.ended_at * 1e9) as i64)
+        instant(self.ended_at)
     }
+
+    /// When the client of a `Chat` last said something.
+    pub fn last_sent_at(&self) -> WallInstant {
+        instant(self.last_sent_at)
+    }
+}
+
+fn instant(seconds: f64) -> WallInstant {
+    WallInstant::from_unix_nanos((seconds * 1e9) as i64)
 }

@@ -12,6 +12,7 @@ use std::{
     convert::Infallible,
     pin::{Pin, pin},
     sync::Arc,
+    time::Duration,
 };
 
 use http::Request;
@@ -60,6 +61,9 @@ use crate::{
     policy::Denied,
     session::Principal,
 };
+
+/// Longest wait until a client has been told why its connection ends.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the parts that serve a connection share.
 pub(crate) struct ConnectionContext {
@@ -250,7 +254,8 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
     if stream.get_ref().1.alpn_protocol() == Some(http2::ALPN) {
         let stream = Guarded::new(stream, inspection);
         let served = http2::Connection::new(Arc::clone(context), stream);
-        drive(context, served, http2::Connection::graceful_shutdown).await;
+        let shut_down = http2::Connection::graceful_shutdown;
+        drive(context, served, shut_down, http2::Connection::calm_down).await;
     } else {
         let io = TokioIo::new(Inspected::new(stream, inspection));
         let service = {
@@ -265,14 +270,18 @@ async fn serve_http(context: &Arc<ConnectionContext>, stream: TlsStream<Socket>)
             .max_headers(MAX_HEADERS)
             .serve_connection(io, service);
         let shut_down = UpgradeableConnection::graceful_shutdown;
-        drive(context, served.with_upgrades(), shut_down).await;
+        drive(context, served.with_upgrades(), shut_down, shut_down).await;
     }
 }
 
 /// Drives a connection to its end, whatever version it speaks. `shut_down` makes it take no more
-/// requests.
-async fn drive<C, E>(context: &ConnectionContext, connection: C, shut_down: impl Fn(Pin<&mut C>))
-where
+/// requests, and `calm_down` makes it end, and say why.
+async fn drive<C, E>(
+    context: &ConnectionContext,
+    connection: C,
+    shut_down: impl Fn(Pin<&mut C>),
+    calm_down: impl Fn(Pin<&mut C>),
+) where
     C: Future<Output = Result<(), E>>,
     E: Into<HttpError>,
 {
@@ -289,6 +298,11 @@ where
             bound = context.client.session(), if session.is_none() => session = Some(bound),
             () = context.patience.lost() => {
                 context.report(&Rejection::GivenUp, None);
+                calm_down(connection.as_mut());
+                // Who does not take that either is not waited for.
+                if timeout(LAST_WORD_TIMEOUT, connection.as_mut()).await.is_ok() {
+                    socket.linger().await;
+                }
                 return socket.abort();
             }
             result = connection.as_mut() => break result,

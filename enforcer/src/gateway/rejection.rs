@@ -19,6 +19,8 @@ use crate::{
 };
 
 const REALM: &str = "enforcer";
+/// For `Allow`, where routes decide what else.
+pub(crate) const FORWARDED_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Why a request (or a connection) is not served.
 #[derive(Debug, thiserror::Error)]
@@ -288,7 +290,7 @@ impl Rejection {
             StatusCode::METHOD_NOT_ALLOWED => {
                 let methods = match self {
                     Self::EndpointMethod(_, methods) => methods,
-                    _ => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+                    _ => FORWARDED_METHODS,
                 };
                 headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }

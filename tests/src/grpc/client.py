@@ -4,7 +4,9 @@ Arguments: address, file of the authority, token, method.
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from queue import SimpleQueue
 
@@ -19,6 +21,7 @@ metadata = (("authorization", f"Bearer {token}"),)
 path = f"/test.Echo/{method}"
 
 MESSAGES = [b"m" * size for size in (1, 100_000, 10)]
+SPOKEN_FOR = 3.0
 
 
 def taken_from(queue):
@@ -30,15 +33,29 @@ def taken_from(queue):
         yield message
 
 
-messages, length, trailers = 0, 0, ()
+def spoken():
+    """A message every 50 ms for a while, then silence to the end of the call."""
+    global last_sent_at
+    end = time.time() + SPOKEN_FOR
+    while time.time() < end:
+        last_sent_at = time.time()
+        yield MESSAGES[0]
+        time.sleep(0.05)
+    threading.Event().wait()
+
+
+messages, length, headers, trailers, last_sent_at = 0, 0, (), (), 0.0
 code, details = grpc.StatusCode.OK, ""
 try:
     if method == "Say":
         answer, call = channel.unary_unary(path).with_call(MESSAGES[1], metadata=metadata)
         messages, length = 1, len(answer)
-        trailers = call.trailing_metadata()
+        headers, trailers = call.initial_metadata(), call.trailing_metadata()
     elif method == "Tick":
         for answer in channel.unary_stream(path)(b"", metadata=metadata):
+            messages, length = messages + 1, length + len(answer)
+    elif method == "Chat":
+        for answer in channel.stream_stream("/test.Echo/Talk")(spoken(), metadata=metadata):
             messages, length = messages + 1, length + len(answer)
     else:
         queue = SimpleQueue()
@@ -56,7 +73,12 @@ print(
             "details": details,
             "messages": messages,
             "bytes": length,
+            "last_sent_at": last_sent_at,
+            "headers": {item[0]: item[1] for item in headers},
             "trailers": {item[0]: item[1] for item in trailers},
         }
     )
 )
+# What still waits to be said is not waited for.
+sys.stdout.flush()
+os._exit(0)

@@ -52,6 +52,7 @@ pub(super) async fn answer(
         }
         "/upload" => Ok(Response::new(Page::text(upload(request, &log).await?))),
         "/headers" => Ok(Response::new(Page::text(headers(&request)))),
+        "/status" => status(&request),
         "/slow" => std::future::pending().await,
         "/hang-up" => Err(io::ErrorKind::ConnectionAborted.into()),
         "/break-off" => Ok(Response::new(Page::break_off())),
@@ -67,6 +68,15 @@ fn parameter(request: &Request<Incoming>, name: &str) -> Option<u64> {
     let pairs = request.uri().query()?.split('&');
     let mut values = pairs.filter_map(|pair| pair.split_once('='));
     values.find(|(key, _)| *key == name)?.1.parse().ok()
+}
+
+/// Nothing but a status.
+fn status(request: &Request<Incoming>) -> io::Result<Response<Page>> {
+    let code = parameter(request, "code").and_then(|code| u16::try_from(code).ok());
+    let status = StatusCode::from_u16(code.unwrap_or_default()).map_err(io::Error::other)?;
+    let mut response = Response::new(Page::text(String::new()));
+    *response.status_mut() = status;
+    Ok(response)
 }
 
 fn headers(request: &Request<Incoming>) -> String {

@@ -7,6 +7,7 @@
 //! | `echo` | everything that follows comes back, until the client ends its side |
 //! | `ticks` | a line every 10 ms, whatever the client does |
 //! | `count` | takes everything to the client's end, answers with its length and closes |
+//! | `reset` | breaks off |
 //! | `bye` | answers `bye`, ends its side and takes everything to the client's end |
 
 use std::{
@@ -105,6 +106,7 @@ async fn converse(tap: Tap) -> std::io::Result<()> {
             let taken = tokio::io::copy_buf(&mut reader, &mut tokio::io::sink()).await?;
             writer.write_all(taken.to_string().as_bytes()).await?;
         }
+        "reset" => return reader.into_inner().unsplit(writer).reset(),
         "bye" => {
             writer.write_all(b"bye").await?;
             writer.shutdown().await?;

@@ -5,8 +5,10 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -28,6 +30,11 @@ impl Tap {
             log,
             connection,
         }
+    }
+
+    /// Breaks off with a reset.
+    pub(super) fn reset(self) -> io::Result<()> {
+        set_socket_linger(&self.stream, Some(Duration::ZERO)).map_err(Into::into)
     }
 }
 

@@ -39,6 +39,32 @@ fn curl_downloads_and_uploads() {
     assert!(said.contains("www-authenticate: Bearer "), "{said}");
 }
 
+/// In either version.
+#[test]
+fn curl_sees_that_its_session_is_about_to_end() {
+    let scene = Scene::new("h2-warning").unwrap();
+    let _daemon = scene.start().unwrap();
+    let soon = wait::whole_second_after(Duration::from_secs(20));
+    let expiring = scene.token_until("alice", soon).unwrap();
+    for (version, answer) in [("--http1.1", "HTTP/1.1 200"), ("--http2", "HTTP/2 200")] {
+        let head = |token: &str| {
+            let arguments = [version, "--head"];
+            let (said, _) = curl(&scene, token, "/headers", &arguments);
+            let said = said.to_ascii_lowercase();
+            assert!(said.starts_with(&answer.to_ascii_lowercase()), "{said}");
+            assert!(said.contains("\r\nsession-expires-in: "), "{said}");
+            said
+        };
+        let warned = head(&expiring);
+        assert!(
+            warned.contains("\r\nsession-warning: expiring\r\n"),
+            "{warned}"
+        );
+        let calm = head(&scene.token("bob").unwrap());
+        assert!(!calm.contains("session-warning"), "{calm}");
+    }
+}
+
 #[test]
 fn h2load_is_served() {
     let scene = Scene::new("h2-load").unwrap();

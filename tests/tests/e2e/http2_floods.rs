@@ -28,7 +28,7 @@ struct Flood {
 }
 
 /// All of them are told to calm down.
-const FLOODS: [Flood; 8] = [
+const FLOODS: [Flood; 9] = [
     Flood {
         what: "requests that are reset at once",
         reason: "http2_violation",
@@ -43,6 +43,19 @@ const FLOODS: [Flood; 8] = [
                 ]
             });
             calmed_down(peer, pairs.collect())
+        },
+    },
+    Flood {
+        what: "requests that are reset when they are looked at",
+        reason: "too_many_given_up",
+        play: |peer| {
+            for stream in (0..=100).map(|number| 2 * number + 1) {
+                peer.send(&[peer.get(stream, "/slow")])?;
+                // By then it has been taken up.
+                peer.check_alive()?;
+                peer.send(&[Frame::reset(stream, Code::Cancel)])?;
+            }
+            calmed_down(peer, Vec::new())
         },
     },
     Flood {

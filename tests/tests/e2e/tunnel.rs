@@ -9,6 +9,7 @@ use enforcer_tests::{
     certificates::SERVER_NAME,
     client::{End, Flow},
     config::Route,
+    issuer::Claims,
     node_tunnel,
     process::Process,
     streams::instant,
@@ -213,6 +214,50 @@ fn flow(scene: &Scene, upstream: &StreamUpstream, token: &str, command: &str) ->
     // Not only the answer's head.
     flow.wait_for_data().expect("data");
     flow
+}
+
+#[test]
+fn a_renewed_session_keeps_a_tunnel_open_but_not_past_the_longest() {
+    let mut scene = scene("tunnel-renew");
+    scene.config.policy().max_session = "5s".to_owned();
+    scene.config.policy().warn_before = Some("4s".to_owned());
+    let upstream = StreamUpstream::start(scene.bed.daemon()).unwrap();
+    let daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let token = |expires_at| {
+        let claims = Claims::new("alice", expires_at).with("sid", "login of alice");
+        scene.issuer.sign(&claims).unwrap()
+    };
+    let connect = |token: &str| {
+        let tunnel = client.tls().unwrap();
+        tunnel.write(head(upstream.address(), token)).unwrap();
+        let answer = tunnel.read_until("\r\n\r\n").unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("session-expires-in: "), "{answer}");
+        (tunnel, answer.contains("session-warning: expiring\r\n"))
+    };
+    let first_expiry = wait::whole_second_after(Duration::from_secs(1));
+    let (tunnel, warned) = connect(&token(first_expiry));
+    assert!(warned);
+    let begun = clock::boot_now();
+    tunnel.write("echo\nbefore\n").unwrap();
+    tunnel.read_until("before\n").unwrap();
+
+    let newer = token(first_expiry.saturating_add(Duration::from_secs(3600)));
+    let renewing = client.connection().unwrap();
+    let renewed = renewing.post("/.well-known/enforcer/session/renew", &newer, "");
+    assert_eq!(renewed.unwrap().status, 200);
+    assert!(clock::wall_now() < first_expiry, "too slow");
+
+    wait::until_wall(first_expiry.saturating_add(Duration::from_millis(500)));
+    tunnel.write("after\n").unwrap();
+    tunnel.read_until("after\n").unwrap();
+    let (_, ending) = tunnel.read_to_end().unwrap();
+    assert_eq!(ending.how, End::Reset);
+    let lived = ending.at.saturating_duration_since(begun);
+    let most = Duration::from_secs(5);
+    assert!(lived > most * 4 / 5 && lived < most * 6 / 5, "{lived:?}");
+    assert_eq!(daemon.wait_for_end().unwrap()["reason"], "deadline");
 }
 
 #[test]

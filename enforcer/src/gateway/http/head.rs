@@ -35,6 +35,8 @@ pub(crate) enum HeadFault {
     LineEnding,
     #[error("the request head is malformed: {0}")]
     Syntax(httparse::Error),
+    #[error("a field value with space around it")]
+    PaddedValue,
     #[error("the request target is malformed")]
     Target,
     #[error("both Content-Length and Transfer-Encoding")]
@@ -253,7 +255,8 @@ fn framing(head: &[u8]) -> Result<State, HeadFault> {
     }
 }
 
-fn content_length(value: &[u8]) -> Option<u64> {
+/// What a Content-Length field says: digits alone, up to 2^63 - 1.
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -1,6 +1,9 @@
 //! Which host a request is for. Pure.
 
-use http::{HeaderMap, Uri, header, uri::Authority};
+use http::{
+    HeaderMap, HeaderValue, Uri, header,
+    uri::{Authority, Scheme},
+};
 
 use crate::gateway::rejection::Rejection;
 
@@ -36,10 +39,46 @@ impl RequestHost {
     }
 }
 
+/// Whether every `Host` names what the target names (RFC 9113, section 8.3.1): in whatever case, and
+/// with or without the port that the scheme implies.
+pub(crate) fn agrees(target: &Uri, headers: &HeaderMap) -> bool {
+    let Some(authority) = target.authority() else {
+        return true;
+    };
+    let implied = target.scheme().and_then(implied_port);
+    let same = |host: &HeaderValue| {
+        let named = place(authority, implied);
+        let other = Authority::try_from(host.as_bytes()).ok();
+        let other = other.and_then(|other| place(&other, implied));
+        host == authority.as_str() || (named.is_some() && named == other)
+    };
+    headers.get_all(header::HOST).iter().all(same)
+}
+
+fn implied_port(scheme: &Scheme) -> Option<u16> {
+    match scheme.as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+/// Host and port of an authority that has nothing else.
+fn place(authority: &Authority, implied: Option<u16>) -> Option<(String, Option<u16>)> {
+    let host = authority.host();
+    let port = match authority.as_str().strip_prefix(host)? {
+        "" => implied,
+        port => {
+            let digits = port.strip_prefix(':')?;
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            Some(is_number.then(|| digits.parse().ok()).flatten()?)
+        }
+    };
+    Some((host.to_ascii_lowercase(), port))
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn host(target: &str, fields: &[&'static str]) -> Option<(String, String)> {

@@ -14,7 +14,7 @@
 //! | other frames that carry nothing | see [`super::frames`] | the same |
 //! | streams reset before they are looked at | 20 | rapid reset: GOAWAY, ENHANCE_YOUR_CALM |
 //! | streams reset for the client's errors | 128 | the same, provoked |
-//! | requests given up, less those answered since | 100 | the same after they are looked at: the connection is reset |
+//! | requests given up, less those answered since | 100 | the same after they are looked at |
 //! | HPACK table | 4 KiB | |
 //!
 //! A SETTINGS or PING frame is answered before the next one is read, and who doesn't take the
@@ -38,7 +38,10 @@ use h2::server;
 use http::{HeaderMap, HeaderValue, Request, header};
 
 pub(crate) use self::{connection::Connection, patience::Patience};
-use super::head::{HeadFault, MAX_HEAD, MAX_HEADERS};
+use super::{
+    head::{HeadFault, MAX_HEAD, MAX_HEADERS, content_length},
+    host,
+};
 use crate::gateway::rejection::Rejection;
 
 /// Its name in TLS.
@@ -79,20 +82,38 @@ pub(crate) fn violation(error: &h2::Error) -> Option<Rejection> {
 /// Checks what the library doesn't, and makes one `Cookie` of its pieces (RFC 9113, section
 /// 8.2.3): HTTP/1.1 knows only one.
 pub(crate) fn normalize<B>(request: &mut Request<B>) -> Result<(), Rejection> {
-    let authority = request
-        .uri()
-        .authority()
-        .map(|authority| authority.as_str());
-    let hosts = request.headers().get_all(header::HOST);
-    let agree = |authority: &str| hosts.iter().all(|host| host == authority);
-    if !authority.is_none_or(agree) {
+    if !host::agrees(request.uri(), request.headers()) {
         return Err(Rejection::Host);
     }
+    if has_padded_value(request.headers()) {
+        return Err(Rejection::Head(HeadFault::PaddedValue));
+    }
+    check_length(request.headers())?;
     join_cookies(request.headers_mut())?;
     if request.headers().len() > MAX_HEADERS {
         return Err(Rejection::Head(HeadFault::TooManyHeaders));
     }
     Ok(())
+}
+
+/// Every upstream must see the same length, and one of HTTP/1.1 sees all fields.
+fn check_length(fields: &HeaderMap) -> Result<(), HeadFault> {
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (_, Some(_)) => Err(HeadFault::SeveralLengths),
+        (Some(length), None) if content_length(length.as_bytes()).is_none() => {
+            Err(HeadFault::InvalidLength)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a value starts or ends with a space or a tab: malformed (RFC 9113, section 8.2.1), and
+/// something else to an HTTP/1.1 server.
+pub(crate) fn has_padded_value(fields: &HeaderMap) -> bool {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = fields.values().map(HeaderValue::as_bytes);
+    values.any(|value| is_space(value.first()) || is_space(value.last()))
 }
 
 fn join_cookies(headers: &mut HeaderMap) -> Result<(), Rejection> {
@@ -136,8 +157,50 @@ mod tests {
     fn host_and_authority_agree() {
         assert!(normalize(&mut request("https://a/", &[("host", "a")])).is_ok());
         assert!(normalize(&mut request("/", &[("host", "a")])).is_ok());
-        let two = normalize(&mut request("https://a/", &[("host", "b")]));
-        assert_eq!(two.unwrap_err().verdict().code, "invalid_host");
+        for (authority, host) in [
+            ("gw.test:8443", "GW.test:8443"),
+            ("gw.test:443", "gw.test"),
+            ("gw.test", "GW.TEST:443"),
+            ("[::1]", "[::1]:443"),
+        ] {
+            let uri = format!("https://{authority}/");
+            let mut same = request(&uri, &[("host", host)]);
+            assert!(normalize(&mut same).is_ok(), "{authority} and {host}");
+        }
+        for (authority, host) in [
+            ("a", "b"),
+            ("a", "a:80"),
+            ("a:8443", "a"),
+            ("a:443", "a:8443"),
+            ("a", "a:"),
+            ("a", "eve@a"),
+            ("a", "a:+443"),
+            ("a", ""),
+            ("a", "a/b"),
+        ] {
+            let uri = format!("https://{authority}/");
+            let two = normalize(&mut request(&uri, &[("host", host)]));
+            let code = two.unwrap_err().verdict().code;
+            assert_eq!(code, "invalid_host", "{authority} and {host}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_said_once() {
+        let code = |values: &[&'static str]| {
+            let fields: Vec<_> = values.iter().map(|it| ("content-length", *it)).collect();
+            let refused = normalize(&mut request("https://a/", &fields)).err();
+            refused.map(|rejection| rejection.verdict().code)
+        };
+        assert_eq!(code(&["7"]), None);
+        for doubtful in [
+            &["7", "7"][..],
+            &["7", "8"],
+            &["7, 7"],
+            &["9223372036854775808"],
+        ] {
+            assert_eq!(code(doubtful), Some("bad_request"), "{doubtful:?}");
+        }
     }
 
     #[test]

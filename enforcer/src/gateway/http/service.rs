@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use super::{
     bearer,
@@ -18,7 +18,7 @@ use crate::{
     clock::{Now, boot_now, wall_now},
     gateway::{
         connection::ConnectionContext,
-        rejection::Rejection,
+        rejection::{FORWARDED_METHODS, Rejection},
         stages::{Authenticated, Bound},
         tunnel,
     },
@@ -42,7 +42,6 @@ pub(crate) async fn answer(
     mut request: Request<Received>,
 ) -> Response<ResponseBody> {
     connection.note_request();
-    let unanswered = connection.patience.begin();
     let observation = Observation::begin(&connection, &mut request);
     let http2 = request.version() == Version::HTTP_2;
     let connect = request.method() == Method::CONNECT;
@@ -72,7 +71,6 @@ pub(crate) async fn answer(
     }
     let session = known.bound.map(|bound| bound.session_id());
     observation.end(&connection, known.route, response.status(), session);
-    unanswered.answered();
     response
 }
 
@@ -112,6 +110,9 @@ async fn handle(
         return Err(Rejection::Method(request.method().clone()));
     }
     let host = RequestHost::of(request.uri(), request.headers())?;
+    if request.method() == Method::OPTIONS && path == "*" {
+        return Ok(capabilities());
+    }
     let path = MatchPath::parse(path)?;
 
     let authenticated = authenticate(connection, &request).await?;
@@ -133,4 +134,13 @@ async fn handle(
     let bound = known.bound.insert(bound);
 
     forward::forward(connection, target, &host, bound, request).await
+}
+
+/// What the server itself can do, whoever asks (RFC 9110, section 9.3.7): nothing is forwarded.
+fn capabilities() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(""));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let methods = HeaderValue::from_static(FORWARDED_METHODS);
+    response.headers_mut().insert(header::ALLOW, methods);
+    response
 }

@@ -93,6 +93,15 @@ impl Warden {
         panic!("never heard among {:?}", self.heard());
     }
 
+    /// How often the gateway has told of activity.
+    pub(super) fn touches(&self) -> usize {
+        let heard = self.heard();
+        let touches = heard
+            .iter()
+            .filter(|it| matches!(it, ToWarden::Touch { .. }));
+        touches.count()
+    }
+
     pub(super) fn only_session(&self) -> SessionView {
         let sessions = self.sessions.lock().unwrap();
         assert_eq!(sessions.len(), 1);

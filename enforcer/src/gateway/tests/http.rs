@@ -50,6 +50,33 @@ async fn a_request_reaches_its_upstream_with_a_session() {
         .await;
 }
 
+/// RFC 9110, section 9.3.7.
+#[tokio::test]
+async fn options_of_the_server_itself_are_said_to_anybody() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let mut client = world.connect().await;
+    client
+        .write("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .await;
+    let answer = client.answer().await;
+    assert_eq!(answer.status, 204);
+    let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+    assert_eq!(answer.header("allow"), Some(methods));
+    assert_eq!(answer.header("content-length"), None);
+    assert_eq!(*upstream.connections.lock().unwrap(), 0);
+    // The connection goes on; those of a resource are the upstream's; and nothing else is `*`.
+    let valid = token("a", 60);
+    client
+        .write(format!(
+            "OPTIONS /x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {valid}\r\n\r\n"
+        ))
+        .await;
+    let answer = client.answer().await;
+    assert!(answer.body.starts_with("OPTIONS /x HTTP/1.1"), "{answer:?}");
+    assert_eq!(client.get("*", &valid).await.code(), "invalid_path");
+}
+
 #[tokio::test]
 async fn who_shows_no_valid_token_gets_no_further() {
     let upstream = EchoUpstream::start().await;

@@ -7,7 +7,7 @@ use h2::{
     Reason, RecvStream, SendStream,
     client::{self, SendRequest},
 };
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use super::harness::{EchoUpstream, World, read_head, token};
-use crate::channel::{Refusal, ToWarden};
+use crate::{
+    channel::{Refusal, ToWarden},
+    clock::boot_now,
+};
 
 /// A connection and, in the background, its end.
 pub(super) struct Connection {
@@ -156,6 +159,57 @@ async fn a_refused_request_leaves_the_connection_to_others() {
 }
 
 #[tokio::test]
+async fn options_of_the_server_itself_are_said_to_anybody() {
+    let upstream = EchoUpstream::start().await;
+    let world = World::simple(upstream.address).await;
+    let connection = world.http2().await;
+    let target = Uri::builder().scheme("https").authority("localhost");
+    let mut request = Request::new(());
+    *request.method_mut() = Method::OPTIONS;
+    *request.uri_mut() = target.path_and_query("*").build().unwrap();
+    let response = connection.send(request).await;
+    assert_eq!(response.status(), StatusCode::NO_CONTENT);
+    assert!(response.headers().contains_key("allow"));
+    assert!(response.body().is_end_stream());
+    assert_eq!(*upstream.connections.lock().unwrap(), 0);
+}
+
+/// RFC 9113, section 8.2.1: an HTTP/1.1 upstream would not see the space.
+#[tokio::test]
+async fn a_value_with_space_around_it_is_malformed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::simple(listener.local_addr().unwrap()).await;
+    let connection = world.http2().await;
+    let token = token("a", 60);
+    for value in [" v", "v ", "\tv", "v\t", " "] {
+        let mut request = get(&token);
+        let value = value.parse().unwrap();
+        request.headers_mut().insert("x-a", value);
+        let response = connection.send(request).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    }
+    heard_refusal(&world, "bad_request").await;
+
+    let mut request = get(&token);
+    *request.method_mut() = Method::POST;
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let (response, mut stream) = sender.send_request(request, false).unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    read_head(&mut upstream).await.unwrap();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("sum", " 6".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
+    let mut rest = Vec::new();
+    let _ = upstream.read_to_end(&mut rest).await;
+    let rest = String::from_utf8(rest).unwrap();
+    assert!(
+        !rest.ends_with("0\r\n\r\n") && !rest.contains("sum"),
+        "{rest}"
+    );
+    assert_eq!(response.await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn an_answer_to_head_has_no_body() {
     let upstream = EchoUpstream::start().await;
     let world = World::simple(upstream.address).await;
@@ -253,6 +307,56 @@ async fn an_ended_session_resets_the_connection() {
     assert!(connection.end().await.unwrap_err().is_io());
 }
 
+/// Neither what keeps a connection alive is, nor what the upstream says.
+#[tokio::test]
+async fn what_the_client_says_is_activity_and_nothing_else() {
+    const INTERVAL: Duration = Duration::from_millis(1100);
+    let address = upstream(async |mut stream: TcpStream| {
+        read_head(&mut stream).await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        while stream.write_all(&[0; 4096]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    let world = World::simple(address).await;
+    let (sender, mut driver) = client::handshake(world.connect2().await).await.unwrap();
+    let mut pings = driver.ping_pong().unwrap();
+    let (settings, mut windows) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                // Not while the last ones are under way.
+                Some(window) = windows.recv() => drop(driver.set_initial_window_size(window)),
+                result = &mut driver => return result,
+            }
+        }
+    });
+    let mut request = get(&token("a", 60));
+    *request.method_mut() = Method::POST;
+    let mut sender = sender.ready().await.unwrap();
+    let (response, mut stream) = sender.send_request(request, false).unwrap();
+    let mut response = response.await.unwrap();
+    assert_eq!(world.warden.touches(), 1);
+    let end = boot_now().saturating_add(2 * INTERVAL);
+    for window in (60_000..).take_while(|_| boot_now() < end) {
+        settings.send(window).unwrap();
+        pings.ping(h2::Ping::opaque()).await.unwrap();
+        let data = response.body_mut().data().await.unwrap().unwrap();
+        let flow = response.body_mut().flow_control();
+        flow.release_capacity(data.len()).unwrap();
+    }
+    assert_eq!(world.warden.touches(), 1);
+    stream.send_data("up".into(), false).unwrap();
+    let touched = async {
+        while world.warden.touches() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(INTERVAL, touched).await.unwrap();
+}
+
 #[tokio::test]
 async fn who_does_not_read_is_not_written_to() {
     const MOST: usize = 8 * 1024 * 1024;
@@ -333,7 +437,8 @@ async fn who_only_gives_up_is_given_up() {
         tokio::time::sleep(Duration::from_millis(2)).await;
         stream.send_reset(Reason::CANCEL);
     }
-    assert!(connection.end().await.is_err());
+    let end = connection.end().await.unwrap_err();
+    assert_eq!(end.reason(), Some(Reason::ENHANCE_YOUR_CALM), "{end}");
     heard_refusal(&world, "too_many_given_up").await;
 }
 

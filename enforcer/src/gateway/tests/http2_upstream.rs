@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Ping, Reason, server};
+use h2::{Ping, Reason, SendStream, client::ResponseFuture, server};
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::{
     io::AsyncWriteExt,
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     harness::{World, token},
-    http2::{call, read},
+    http2::{Connection, call, read},
 };
 use crate::{
     channel::ToWarden,
@@ -252,18 +252,23 @@ async fn a_sessions_own_connection_is_bound() {
     assert_eq!(binds.count(), 2);
 }
 
+/// A request at an upstream: its body, and what answers it.
+type Asked = (h2::RecvStream, server::SendResponse<Bytes>);
+
 /// An upstream for one connection, which takes so many requests at once and answers none.
-async fn silent(most: u32) -> (World, mpsc::UnboundedReceiver<server::SendResponse<Bytes>>) {
+async fn silent(most: u32) -> (World, mpsc::UnboundedReceiver<Asked>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (requests, asked) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
         let mut builder = server::Builder::new();
+        // One that it does not take leaves room for others.
+        builder.initial_connection_window_size(1024 * 1024);
         let handshake = builder.max_concurrent_streams(most).handshake(stream);
         let mut connection = handshake.await.unwrap();
-        while let Some(Ok((_, respond))) = connection.accept().await {
-            requests.send(respond).unwrap();
+        while let Some(Ok((request, respond))) = connection.accept().await {
+            requests.send((request.into_body(), respond)).unwrap();
         }
     });
     let upstream = EchoUpstream::start().await;
@@ -277,6 +282,13 @@ fn get(token: &str) -> Request<()> {
     request.body(()).unwrap()
 }
 
+/// Begins a request that has no body.
+async fn begin(connection: &Connection, jti: &str) -> ResponseFuture {
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let (response, _) = sender.send_request(get(&token(jti, 60)), true).unwrap();
+    response
+}
+
 #[tokio::test]
 async fn a_request_that_is_given_up_is_given_up_upstream() {
     let (world, mut asked) = silent(100).await;
@@ -285,7 +297,7 @@ async fn a_request_that_is_given_up_is_given_up_upstream() {
         let mut sender = connection.sender.clone().ready().await.unwrap();
         let begun = sender.send_request(get(&token("a", 60)), ended);
         let (_response, mut stream) = begun.unwrap();
-        let mut request = asked.recv().await.unwrap();
+        let (_, mut request) = asked.recv().await.unwrap();
         stream.send_reset(Reason::CANCEL);
         let reset = poll_fn(|cx| request.poll_reset(cx)).await.unwrap();
         assert_eq!(reset, Reason::CANCEL);
@@ -296,6 +308,104 @@ async fn a_request_that_is_given_up_is_given_up_upstream() {
     world.warden.hears(is_refusal).await;
     let heard = world.warden.heard();
     assert_eq!(heard.iter().filter(|it| is_refusal(it)).count(), 1);
+}
+
+/// Sends as much as there is room for, until there is none for a second.
+async fn fill(stream: &mut SendStream<Bytes>) -> usize {
+    const MOST: usize = 8 * 1024 * 1024;
+    let mut sent = 0;
+    while let Ok(room) = tokio::time::timeout(Duration::from_secs(1), room(stream)).await {
+        stream.send_data(vec![0; room].into(), false).unwrap();
+        sent += room;
+        assert!(sent < MOST, "{sent} bytes for a peer that reads none");
+    }
+    sent
+}
+
+async fn room(stream: &mut SendStream<Bytes>) -> usize {
+    stream.reserve_capacity(16 * 1024);
+    let room = poll_fn(|cx| stream.poll_capacity(cx)).await;
+    room.unwrap().unwrap()
+}
+
+/// Takes this much.
+async fn take(body: &mut h2::RecvStream, length: usize) {
+    let mut taken = 0;
+    while taken < length {
+        let data = body.data().await.unwrap().unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        taken += data.len();
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_does_not_take_waits_in_the_upstream() {
+    let (world, mut asked) = silent(100).await;
+    let connection = world.http2().await;
+    let response = begin(&connection, "a").await;
+    let (_, mut request) = asked.recv().await.unwrap();
+    let mut stream = request.send_response(Response::new(()), false).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    let sent = fill(&mut stream).await;
+    // Others are not held back: on the client's connection, and on the upstream's.
+    let other = world.http2().await;
+    for (connection, jti) in [(&connection, "a"), (&other, "b")] {
+        let response = begin(connection, jti).await;
+        let (_, mut request) = asked.recv().await.unwrap();
+        request.send_response(Response::new(()), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    }
+    take(&mut body, sent).await;
+    room(&mut stream).await;
+}
+
+#[tokio::test]
+async fn what_an_upstream_does_not_take_waits_in_the_client() {
+    let (world, mut asked) = silent(100).await;
+    let connection = world.http2().await;
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let begun = sender.send_request(call(&token("a", 60)), false);
+    let (_response, mut stream) = begun.unwrap();
+    let (mut body, _request) = asked.recv().await.unwrap();
+    let sent = fill(&mut stream).await;
+    let mut sender = connection.sender.clone().ready().await.unwrap();
+    let (response, mut other) = sender.send_request(call(&token("a", 60)), false).unwrap();
+    other.send_data("little".into(), true).unwrap();
+    let (mut little, mut request) = asked.recv().await.unwrap();
+    take(&mut little, 6).await;
+    request.send_response(Response::new(()), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    take(&mut body, sent).await;
+    room(&mut stream).await;
+}
+
+#[tokio::test]
+async fn what_the_upstream_says_wrongly_does_not_pass() {
+    let (world, mut asked) = silent(100).await;
+    let connection = world.http2().await;
+    for status in [StatusCode::EARLY_HINTS, StatusCode::OK] {
+        let response = begin(&connection, "a").await;
+        let (_, mut request) = asked.recv().await.unwrap();
+        let padded = Response::builder().status(status).header("x", " y");
+        let padded = padded.body(()).unwrap();
+        match status.is_informational() {
+            true => request.send_informational(padded).unwrap(),
+            false => drop(request.send_response(padded, false).unwrap()),
+        }
+        assert_eq!(response.await.unwrap().status(), StatusCode::BAD_GATEWAY);
+    }
+    let response = begin(&connection, "a").await;
+    let (_, mut request) = asked.recv().await.unwrap();
+    let mut stream = request.send_response(Response::new(()), false).unwrap();
+    let mut response = response.await.unwrap();
+    let mut padded = HeaderMap::new();
+    padded.insert("x", "y\t".parse().unwrap());
+    stream.send_trailers(padded).unwrap();
+    let error = match response.body_mut().data().await {
+        Some(data) => data.unwrap_err(),
+        None => response.body_mut().trailers().await.unwrap_err(),
+    };
+    assert!(error.is_reset(), "{error}");
 }
 
 #[tokio::test]
@@ -315,7 +425,7 @@ async fn requests_wait_for_their_turn() {
     for number in 1..5 {
         let waiting = (0..number).map(|_| get()).collect::<Vec<_>>();
         for _ in 0..number {
-            let mut request = asked.recv().await.unwrap();
+            let (_, mut request) = asked.recv().await.unwrap();
             let others = tokio::time::timeout(Duration::from_millis(50), asked.recv());
             assert!(others.await.is_err(), "two at once");
             request.send_response(Response::new(()), true).unwrap();
@@ -357,7 +467,7 @@ async fn an_upload_that_breaks_off_is_the_clients_fault() {
             token("a", 60)
         ))
         .await;
-    let mut request = asked.recv().await.unwrap();
+    let (_, mut request) = asked.recv().await.unwrap();
     client.stream.shutdown().await.unwrap();
     let reset = poll_fn(|cx| request.poll_reset(cx)).await.unwrap();
     assert_eq!(reset, Reason::INTERNAL_ERROR);

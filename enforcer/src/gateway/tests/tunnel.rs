@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -214,7 +214,7 @@ async fn what_breaks_off_is_no_end() {
     let (mut receiving, _sending) = connection.tunnel(place.address).await;
     reset(place.arrival().await);
     let error = receiving.data().await.unwrap().unwrap_err();
-    assert_eq!(error.reason(), Some(Reason::CANCEL));
+    assert_eq!(error.reason(), Some(Reason::CONNECT_ERROR));
     for reason in [Reason::CANCEL, Reason::NO_ERROR, Reason::CONNECT_ERROR] {
         let (_receiving, mut sending) = connection.tunnel(place.address).await;
         let mut target = place.arrival().await;
@@ -225,6 +225,25 @@ async fn what_breaks_off_is_no_end() {
         let error = target.read_to_end(&mut rest).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
+}
+
+/// RFC 9113, section 8.5.
+#[tokio::test]
+async fn trailers_are_no_end() {
+    let (world, mut place) = world().await;
+    let connection = world.http2().await;
+    for said in ["", "cut sho"] {
+        let (mut receiving, mut sending) = connection.tunnel(place.address).await;
+        let mut target = place.arrival().await;
+        sending.send_data(Bytes::from(said), false).unwrap();
+        read(&mut target, said.len()).await;
+        sending.send_trailers(HeaderMap::new()).unwrap();
+        let error = target.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let error = receiving.data().await.unwrap().unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::PROTOCOL_ERROR));
+    }
+    let _other = connection.tunnel(place.address).await;
 }
 
 #[tokio::test]
@@ -240,6 +259,29 @@ async fn a_reset_after_the_other_sides_end_is_no_end() {
     sending.send_reset(Reason::CANCEL);
     let error = target.read_to_end(&mut Vec::new()).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// Also while neither side says anything, and the client has nothing more to say.
+#[tokio::test]
+async fn a_reset_after_the_clients_end_reaches_the_target() {
+    let (world, mut place) = world().await;
+    let connection = world.http2().await;
+    let (_receiving, mut sending) = connection.tunnel(place.address).await;
+    let mut target = place.arrival().await;
+    sending.send_data(Bytes::from("all"), true).unwrap();
+    target.read_to_end(&mut Vec::new()).await.unwrap();
+    sending.send_reset(Reason::CANCEL);
+    let broken_off = async {
+        loop {
+            match target.take_error().unwrap() {
+                Some(error) => return error,
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    let error = tokio::time::timeout(Duration::from_secs(5), broken_off).await;
+    // To a side that has been told of the end.
+    assert_eq!(error.unwrap().kind(), std::io::ErrorKind::BrokenPipe);
 }
 
 #[tokio::test]
@@ -406,14 +448,7 @@ async fn what_the_client_says_is_activity_and_pings_are_none() {
     };
     let (mut receiving, mut sending) = connection.tunnel(place.address).await;
     let mut target = place.arrival().await;
-    let touches = || {
-        let heard = world.warden.heard();
-        let touches = heard
-            .iter()
-            .filter(|it| matches!(it, ToWarden::Touch { .. }));
-        touches.count()
-    };
-    assert_eq!(touches(), 1);
+    assert_eq!(world.warden.touches(), 1);
     let interval = Duration::from_millis(1100);
     let end = tokio::time::sleep(2 * interval);
     tokio::pin!(end);
@@ -430,11 +465,11 @@ async fn what_the_client_says_is_activity_and_pings_are_none() {
             .release_capacity(data.len())
             .unwrap();
     }
-    assert_eq!(touches(), 1);
+    assert_eq!(world.warden.touches(), 1);
     sending.send_data(Bytes::from("up"), false).unwrap();
     read(&mut target, 2).await;
     let touched = async {
-        while touches() < 2 {
+        while world.warden.touches() < 2 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

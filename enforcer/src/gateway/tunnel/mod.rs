@@ -37,7 +37,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
-use self::stream::Stream;
+use self::stream::{Sending, Stream};
 pub(crate) use self::targets::{InvalidTarget, Target, TargetNotAllowed, TargetTable};
 use super::{
     connection::ConnectionContext,
@@ -238,8 +238,13 @@ impl Tunnel {
             }
             ClientSide::Stream(receiving, sending) => {
                 let sending = sending.await.map_err(io::Error::other)?;
-                let client = Stream::new(receiving, sending);
-                relay(client, upstream, session, link).await
+                let sending = Sending::new(sending);
+                let client = Stream::new(receiving, sending.clone());
+                tokio::select! {
+                    biased;
+                    result = relay(client, upstream, session, link) => result,
+                    error = sending.given_up() => Err(error),
+                }
             }
         }
     }

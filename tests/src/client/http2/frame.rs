@@ -55,6 +55,7 @@ pub enum Code {
     RefusedStream = 7,
     Cancel = 8,
     CompressionError = 9,
+    ConnectError = 10,
     EnhanceYourCalm = 11,
 }
 

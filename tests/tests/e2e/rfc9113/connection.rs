@@ -1,10 +1,33 @@
-//! Starting and ending a connection: preface, SETTINGS, PING, GOAWAY (sections 3.4, 5.4, 6.5, 6.7,
-//! 6.8).
+//! Starting and ending a connection: preface, SETTINGS, PING, GOAWAY, reuse (sections 3.4, 5.4, 6.5,
+//! 6.7, 6.8, 9.1).
 
-use anyhow::ensure;
-use enforcer_tests::client::http2::{Code, Frame, PREFACE, Peer, flag, kind, setting};
+use anyhow::{Result, ensure};
+use enforcer_tests::client::http2::{Code, Frame, PREFACE, Peer, block, flag, kind, setting};
 
-use super::{Case, LESS_EXACT, case};
+use super::{Case, LESS_EXACT, Stage, case};
+
+/// A request in another session than the connection's.
+fn misdirected(stage: &Stage, peer: &Peer, stream: u32) -> Frame {
+    let mut fields = peer.request("GET", "/headers");
+    fields.retain(|(name, _)| *name != "authorization");
+    fields.push(("authorization", &stage.other_token));
+    Frame::only_headers(stream, block(&fields))
+}
+
+/// GOAWAY comes for streams that may have been begun by then, and once the client has heard of it for
+/// all but those up to the last.
+pub(super) fn check_leaving(peer: &mut Peer, last: u32) -> Result<()> {
+    let goaway = |frame: &Frame| frame.kind == kind::GOAWAY;
+    let first = peer.wait_for("GOAWAY", goaway)?;
+    let announced = (first.number(0), first.number(4));
+    ensure!(announced == (Some(u32::MAX >> 1), Some(0)), "{first:?}");
+    let ping = peer.wait_for("a ping", |it| it.kind == kind::PING && !it.has(flag::ACK))?;
+    peer.send(&[ping.with_flags(flag::ACK)])?;
+    let second = peer.wait_for("another GOAWAY", goaway)?;
+    let final_word = (second.number(0), second.number(4));
+    ensure!(final_word == (Some(last), Some(0)), "{second:?}");
+    Ok(())
+}
 
 pub(super) const CASES: &[Case] = &[
     case(
@@ -231,6 +254,39 @@ pub(super) const CASES: &[Case] = &[
             peer.send(&[peer.get(1, "/download?rate=100000&length=20000"), goaway])?;
             let reply = peer.reply(1)?;
             ensure!(reply.body.len() == 20_000, "{} bytes", reply.body.len());
+            peer.check_end()
+        },
+    ),
+    case(
+        "6.8",
+        "a graceful GOAWAY is said twice, and what was taken up is answered to its end",
+        |stage| {
+            let mut peer = stage.peer()?;
+            peer.check_served(1)?;
+            peer.send(&[
+                peer.get(3, "/download?rate=100000&length=20000"),
+                misdirected(stage, &peer, 5),
+            ])?;
+            check_leaving(&mut peer, 5)?;
+            // Too late: its client may send it again elsewhere.
+            peer.send(&[peer.get(7, "/headers")])?;
+            let reply = peer.reply(3)?;
+            ensure!(reply.body.len() == 20_000, "{} bytes", reply.body.len());
+            peer.check_end()?;
+            ensure!(peer.take_fields(7).is_none(), "it was answered");
+            Ok(())
+        },
+    ),
+    case(
+        "9.1.1",
+        "a request of another session is misdirected: 421",
+        |stage| {
+            let mut peer = stage.peer()?;
+            peer.check_served(1)?;
+            peer.send(&[misdirected(stage, &peer, 3)])?;
+            let status = peer.reply(3)?.status;
+            ensure!(status == 421, "the answer was {status}");
+            check_leaving(&mut peer, 3)?;
             peer.check_end()
         },
     ),

@@ -1,7 +1,7 @@
 //! Requests as messages: fields, pseudo-fields, content and trailers (section 8).
 
 use anyhow::{Result, ensure};
-use enforcer_tests::client::http2::{Code, Frame, Peer, block, flag};
+use enforcer_tests::client::http2::{Code, Frame, Peer, block, flag, kind};
 
 use super::{Case, Stage, WHOLE_CONNECTION, case};
 
@@ -101,6 +101,39 @@ pub(super) const CASES: &[Case] = &[
         "a Content-Length that is no number is malformed",
         |stage| malformed(stage, |peer| upload(peer, "7x", &["content"])),
     ),
+    case(
+        "8.1.1",
+        "different Content-Lengths are malformed, the same twice are refused",
+        |stage| {
+            let lengths = |peer: &Peer, second| {
+                let mut fields = peer.request("POST", "/upload");
+                fields.extend([("content-length", "7"), ("content-length", second)]);
+                let head = Frame::headers(1, block(&fields));
+                vec![head, Frame::last_data(1, "content")]
+            };
+            malformed(stage, |peer| lengths(peer, "8"))?;
+            stage.answers(400, |peer| lengths(peer, "7"))
+        },
+    ),
+    case(
+        "8.1.1",
+        "an answer to HEAD, and 204 and 304, have no content",
+        |stage| {
+            for (method, path) in [
+                ("HEAD", "/headers"),
+                ("GET", "/status?code=204"),
+                ("GET", "/status?code=304"),
+            ] {
+                let mut peer = stage.peer()?;
+                let fields = peer.request(method, path);
+                peer.send(&[Frame::only_headers(1, block(&fields))])?;
+                let head = peer.wait_for("an answer", |frame| frame.stream == 1)?;
+                let whole = head.kind == kind::HEADERS && head.has(flag::END_STREAM);
+                ensure!(whole, "{method} {path}: {head:?}");
+            }
+            Ok(())
+        },
+    ),
     case("8.2.1", "uppercase in a name is malformed", |stage| {
         stage.ends(Code::ProtocolError, |peer| {
             with_field(peer, "X-Upper", "case")
@@ -129,6 +162,18 @@ pub(super) const CASES: &[Case] = &[
         stage.ends(Code::ProtocolError, |peer| with_field(peer, "x", "y\0"))
     })
     .but(WHOLE_CONNECTION),
+    case("8.2.1", "space around a value is malformed", |stage| {
+        for value in [" y", "y ", "\ty", "y\t", " "] {
+            stage.answers(400, |peer| with_field(peer, "x", value))?;
+        }
+        Ok(())
+    }),
+    case("8.2.1", "so it is around a trailer's", |stage| {
+        stage.answers(400, |peer| with_trailers(peer, &[("x-sum", " 7")]))
+    }),
+    case("8.2.1", "space within a value passes", |stage| {
+        stage.answers(200, |peer| with_field(peer, "x", "y z\tw"))
+    }),
     case("8.2.2", "Connection is malformed", |stage| {
         malformed(stage, |peer| with_field(peer, "connection", "keep-alive"))
     }),
@@ -211,6 +256,25 @@ pub(super) const CASES: &[Case] = &[
     case("8.3.1", "Host must agree with :authority", |stage| {
         stage.answers(400, |peer| with_field(peer, "host", "elsewhere.test"))
     }),
+    case("8.3.1", "in whatever case, and with its port", |stage| {
+        for host in ["Enforcer.TEST", "enforcer.test:443"] {
+            stage.answers(200, |peer| with_field(peer, "host", host))?;
+        }
+        stage.answers(400, |peer| with_field(peer, "host", "enforcer.test:80"))
+    }),
+    case(
+        "8.3.1",
+        "OPTIONS of the server itself has the :path *",
+        |stage| {
+            let options = |peer: &Peer, path| {
+                let fields = peer.request("OPTIONS", path);
+                vec![Frame::only_headers(1, block(&fields))]
+            };
+            stage.answers(204, |peer| options(peer, "*"))?;
+            malformed(stage, |peer| options(peer, "*x"))?;
+            stage.answers(400, |peer| with_pseudo(peer, ":path", Some("*")))
+        },
+    ),
     case(
         "8.3.1",
         "user information in :authority is refused",
@@ -248,7 +312,7 @@ pub(super) const CASES: &[Case] = &[
                 fields.push(("x-long", &long));
                 frames.push(Frame::continuation(1, block(&fields), number == 8));
             }
-            frames[0].kind = enforcer_tests::client::http2::kind::HEADERS;
+            frames[0].kind = kind::HEADERS;
             frames[0].flags = flag::END_STREAM;
             // Two to a frame would be too long for it; nine are more than a head may come in.
             let joined: Vec<_> = frames.chunks(2).map(join).collect();

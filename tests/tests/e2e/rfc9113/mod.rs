@@ -10,6 +10,8 @@ mod frames;
 mod header_blocks;
 mod messages;
 mod streams;
+mod tls;
+mod tunnels;
 
 use std::{
     sync::{
@@ -26,6 +28,7 @@ use enforcer_tests::{
         Client,
         http2::{Code, Frame, Peer},
     },
+    config::Route,
     wait,
 };
 
@@ -64,8 +67,11 @@ impl Case {
 
 /// What a case is played on.
 struct Stage {
+    scene: Scene,
     client: Client,
     token: String,
+    /// Of another session.
+    other_token: String,
     violations: AtomicU64,
 }
 
@@ -111,13 +117,17 @@ impl Stage {
 
 #[test]
 fn every_rule_is_kept() {
-    let scene = Scene::new("rfc9113").unwrap();
-    let daemon = scene.start().unwrap();
+    let mut scene = Scene::new("rfc9113").unwrap();
+    scene.config.routes.push(Route::tunnel(&["127.0.0.1:*"]));
+    let bearer = |subject| format!("Bearer {}", scene.token(subject).unwrap());
     let stage = Stage {
         client: scene.client().unwrap(),
-        token: format!("Bearer {}", scene.token("alice").unwrap()),
+        token: bearer("alice"),
+        other_token: bearer("bob"),
         violations: AtomicU64::new(0),
+        scene,
     };
+    let daemon = stage.scene.start().unwrap();
     let tables = [
         connection::CASES,
         frames::CASES,
@@ -125,6 +135,8 @@ fn every_rule_is_kept() {
         flow::CASES,
         header_blocks::CASES,
         messages::CASES,
+        tunnels::CASES,
+        tls::CASES,
     ];
     let cases: Vec<_> = tables.into_iter().flatten().collect();
     let next = AtomicUsize::new(0);
@@ -159,6 +171,37 @@ fn every_rule_is_kept() {
     })
     .unwrap();
     // None of it harms another connection.
-    let answer = stage.client.get("/headers", &scene.token("bob").unwrap());
+    let answer = stage
+        .client
+        .get("/headers", &stage.scene.token("bob").unwrap());
     assert_eq!(answer.unwrap().status, 200);
+}
+
+/// Section 6.8, when the gateway itself is replaced.
+#[test]
+fn a_gateway_that_is_replaced_takes_its_leave() {
+    let scene = Scene::new("rfc9113-leave").unwrap();
+    let daemon = scene.start().unwrap();
+    let token = format!("Bearer {}", scene.token("alice").unwrap());
+    let mut peer = Peer::new(&scene.client().unwrap(), &token).unwrap();
+    peer.check_served(1).unwrap();
+    peer.send(&[peer.get(3, "/download?rate=20000&length=30000")])
+        .unwrap();
+    wait::until("the download had begun", || {
+        (scene.upstream.log().requests().len() == 2).then_some(())
+    })
+    .unwrap();
+    let old_gateway = daemon.gateway_pid().unwrap();
+    let mut config = scene.config.clone();
+    config.policy().max_session = "1h".to_owned();
+    let reloaded = daemon.reload(&config.text().unwrap(), &[]).unwrap();
+    assert_eq!(reloaded.code, 0, "{reloaded:?}");
+    connection::check_leaving(&mut peer, 3).unwrap();
+    assert_eq!(peer.reply(3).unwrap().body.len(), 30_000);
+    peer.check_end().unwrap();
+    wait::until("the old gateway was gone", || {
+        let pids = daemon.gateway_pids().ok()?;
+        (!pids.contains(&old_gateway)).then_some(())
+    })
+    .unwrap();
 }

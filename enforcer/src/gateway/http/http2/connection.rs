@@ -7,7 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::server::{self, Handshake};
+use h2::{
+    Reason,
+    server::{self, Handshake},
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::stream;
@@ -40,6 +43,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.leaving = true;
         if let State::Serving(connection) = &mut self.state {
             connection.graceful_shutdown();
+        }
+    }
+
+    /// Ends at once, and says with GOAWAY that the client is to calm down.
+    pub(crate) fn calm_down(mut self: Pin<&mut Self>) {
+        if let State::Serving(connection) = &mut self.state {
+            connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
     }
 }

@@ -11,7 +11,10 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, header};
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::{clock::boot_now, gateway::http::body::Progress};
+use crate::{
+    clock::boot_now,
+    gateway::http::{body::Progress, head},
+};
 
 /// A body that comes on a stream. Its window opens as far as data is taken.
 #[derive(Debug)]
@@ -68,6 +71,9 @@ impl Receiving {
             self.at_trailers = true;
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
+        if trailers.as_ref().is_some_and(super::has_padded_value) {
+            return Poll::Ready(Err(Reason::PROTOCOL_ERROR.into()));
+        }
         Poll::Ready(Ok(trailers.map(Frame::trailers)))
     }
 }
@@ -103,13 +109,11 @@ impl Body for Receiving {
 }
 
 /// What `Content-Length` says, if it says one thing. Pure.
-fn content_length(head: &HeaderMap) -> Option<u64> {
+fn content_length(fields: &HeaderMap) -> Option<u64> {
     let mut length = None;
-    for value in head.get_all(header::CONTENT_LENGTH) {
-        for one in value.to_str().ok()?.split(',') {
-            let digits = one.trim();
-            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-            let number = is_number.then(|| digits.parse().ok()).flatten()?;
+    for value in fields.get_all(header::CONTENT_LENGTH) {
+        for one in value.as_bytes().split(|byte| *byte == b',') {
+            let number = head::content_length(one.trim_ascii())?;
             if *length.get_or_insert(number) != number {
                 return None;
             }
@@ -140,6 +144,7 @@ mod tests {
             &["+1"],
             &[""],
             &["1e3"],
+            &["9223372036854775808"],
         ] {
             assert_eq!(length(doubtful), None, "{doubtful:?}");
         }

@@ -33,6 +33,7 @@ pub(super) async fn serve(
         // What follows is the target's, and has no length (RFC 9110, section 9.3.6).
         return sender.send_reset(Reason::PROTOCOL_ERROR);
     }
+    let unanswered = context.patience.begin();
     let reply = Reply::new(sender);
     let mut request = Request::from_parts(head, Received::Http2(body));
     request.extensions_mut().insert(reply.clone());
@@ -40,9 +41,15 @@ pub(super) async fn serve(
     let answer = tokio::select! {
         biased;
         () = poll_fn(|cx| reply.poll_given_up(cx)) => None,
-        response = service::answer(context, request) => Some(response),
+        response = service::answer(Arc::clone(&context), request) => Some(response),
     };
-    if let (Some(sender), Some(response)) = (reply.close(), answer) {
+    let Some(response) = answer else {
+        return;
+    };
+    unanswered.answered();
+    // The socket closes with the last that holds it.
+    drop(context);
+    if let Some(sender) = reply.close() {
         send(sender, response, head_only).await;
     }
 }

@@ -34,6 +34,7 @@ use crate::{
             body::{BodyError, Progress, Received, RequestBody},
             head::MAX_HEAD,
             http2::{
+                self,
                 receiving::Receiving,
                 sending::{self, Unfinished},
             },
@@ -219,7 +220,7 @@ async fn exchange(
 ) -> Result<Response<RecvStream>, Rejection> {
     poll_fn(|cx| {
         if let Poll::Ready(response) = poll_response(&mut response, way, cx) {
-            return Poll::Ready(response.map_err(closed));
+            return Poll::Ready(response);
         }
         if let Some(sending) = body {
             let sent = ready!(sending.as_mut().poll(cx));
@@ -238,12 +239,23 @@ fn poll_response(
     response: &mut ResponseFuture,
     way: &Way,
     cx: &mut Context<'_>,
-) -> Poll<Result<Response<RecvStream>, h2::Error>> {
+) -> Poll<Result<Response<RecvStream>, Rejection>> {
     while let Some(interim) = ready!(response.poll_informational(cx)) {
-        let interim = interim?;
+        let interim = interim.map_err(closed)?;
+        check_values(interim.headers())?;
         way.pass(interim.status(), interim.headers());
     }
-    Pin::new(response).poll(cx)
+    let response = ready!(Pin::new(response).poll(cx)).map_err(closed)?;
+    check_values(response.headers())?;
+    Poll::Ready(Ok(response))
+}
+
+fn check_values(fields: &HeaderMap) -> Result<(), Rejection> {
+    if http2::has_padded_value(fields) {
+        let what = "a field value with space around it";
+        return Err(Rejection::UpstreamInvalid(what.into()));
+    }
+    Ok(())
 }
 
 fn note_end(sent: Result<(), Unfinished<BodyError>>) {
