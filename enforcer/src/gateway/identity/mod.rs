@@ -18,9 +18,11 @@ mod fetch;
 mod following;
 mod introspector;
 mod keeper;
+mod outage;
 mod question;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -1,6 +1,9 @@
 //! Issuers that are asked about their tokens.
 
-use super::*;
+use super::{
+    turns::{AT_A_TIME, Acquaintance},
+    *,
+};
 use crate::{
     channel::{EndCause, SessionView},
     config::{ClientProof, Introspection, IntrospectionClient, Outbound},
@@ -33,25 +36,41 @@ fn endpoint(issuer: &Issuer, secret: &Path) -> Introspection {
     }
 }
 
-/// What the issuer says of every token, with its name in it as `sub`.
+/// What the issuer says of tokens: JSON, the number of a status, or nothing at all.
 #[derive(Clone)]
-struct Opinion(Arc<Mutex<Value>>);
+struct Opinion {
+    of_all: Arc<Mutex<Value>>,
+    /// Of some it has one of their own.
+    of_some: Arc<Mutex<HashMap<String, Value>>>,
+}
 
 impl Opinion {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(
-            json!({"active": true, "sub": "alice"}),
-        )))
+        let alice = json!({"active": true, "sub": "alice"});
+        Self {
+            of_all: Arc::new(Mutex::new(alice)),
+            of_some: Arc::default(),
+        }
     }
 
     fn set(&self, answer: Value) {
-        *self.0.lock().unwrap() = answer;
+        *self.of_all.lock().unwrap() = answer;
+    }
+
+    fn set_of(&self, token: &str, answer: Value) {
+        let question = format!("token={token}&token_type_hint=access_token");
+        self.of_some.lock().unwrap().insert(question, answer);
+    }
+
+    fn of(&self, question: &Question) -> Value {
+        let own = self.of_some.lock().unwrap().get(&question.body).cloned();
+        own.unwrap_or_else(|| self.of_all.lock().unwrap().clone())
     }
 
     /// The issuer, and somebody who asks it.
     async fn asked(&self, change: impl FnOnce(&mut Introspection)) -> (Issuer, Identifier) {
         let opinion = self.clone();
-        let issuer = Issuer::new(move |_| match &*opinion.0.lock().unwrap() {
+        let issuer = Issuer::new(move |question| match opinion.of(question) {
             Value::Null => Said::Hanging("HTTP/1.1 200 OK\r\n".to_owned()),
             Value::Number(code) => status(code.as_u64().unwrap() as u16),
             answer => ok(&answer.to_string()),
@@ -170,6 +189,143 @@ async fn an_old_answer_serves_in_an_outage_up_to_its_limit() {
     assert_eq!(issuer.questions().len(), 2);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(code(&identifier, "t").await, "introspection_unavailable");
+}
+
+#[tokio::test]
+async fn an_old_answer_serves_at_once_while_the_endpoint_hangs() {
+    let opinion = Opinion::new();
+    let stale = |rules: &mut Introspection| rules.stale_ttl = Duration::from_secs(60);
+    let (issuer, identifier) = opinion.asked(stale).await;
+    assert_eq!(code(&identifier, "t").await, "accepted");
+    opinion.set(json!(null));
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    // The first has to find out.
+    assert_eq!(code(&identifier, "t").await, "accepted");
+    let begun = boot_now();
+    let prompt = async |expected: usize| {
+        while issuer.questions().len() < expected {
+            let asked_at = boot_now();
+            assert_eq!(code(&identifier, "t").await, "accepted");
+            let took = boot_now().saturating_duration_since(asked_at);
+            assert!(took < Duration::from_millis(300), "{took:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // It is tried again meanwhile, and nobody waits for that.
+    prompt(4).await;
+    let lasted = boot_now().saturating_duration_since(begun);
+    assert!(lasted > Duration::from_secs(2), "{lasted:?}");
+    opinion.set(json!({"active": false}));
+    while code(&identifier, "t").await == "accepted" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(code(&identifier, "t").await, "token_inactive");
+}
+
+/// Whatever it does to the endpoint, an invented token keeps no revoked one alive.
+#[tokio::test]
+async fn only_an_outage_lets_old_answers_serve() {
+    for (token, answer, expected) in [
+        ("invented", json!(400), "token_inactive"),
+        ("invented", json!(413), "token_inactive"),
+        ("invented", json!(500), "token_inactive"),
+        ("invented", json!(null), "token_inactive"),
+        ("u", json!(400), "token_inactive"),
+        ("u", json!([]), "token_inactive"),
+        ("u", json!(429), "accepted"),
+        ("u", json!(503), "accepted"),
+        ("u", json!(null), "accepted"),
+    ] {
+        let opinion = Opinion::new();
+        let stale = |rules: &mut Introspection| rules.stale_ttl = Duration::from_secs(60);
+        let (_issuer, identifier) = opinion.asked(stale).await;
+        assert_eq!(code(&identifier, "t").await, "accepted");
+        assert_eq!(code(&identifier, "u").await, "accepted");
+        opinion.set(json!({"active": false}));
+        opinion.set_of(token, answer.clone());
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        let of_token = code(&identifier, token).await;
+        assert!(["accepted", "introspection_unavailable"].contains(&of_token));
+        assert_eq!(code(&identifier, "t").await, expected, "{token} {answer}");
+    }
+}
+
+#[tokio::test]
+async fn invented_tokens_wait_for_each_other_and_nobody_for_them() {
+    let opinion = Opinion::new();
+    let slow = |rules: &mut Introspection| rules.outbound.timeout = Duration::from_secs(2);
+    let (issuer, identifier) = opinion.asked(slow).await;
+    let identifier = Arc::new(identifier);
+    let (link, warden) = Warden::new().await;
+    let table = SessionTable::default();
+    let session = session(&table);
+    opinion.set(json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}));
+    follow(&identifier, &link, &session).await;
+    opinion.set_of(
+        "t",
+        json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}),
+    );
+    opinion.set(json!(null));
+    let flood: Vec<_> = (0..40)
+        .map(|number| {
+            let identifier = Arc::clone(&identifier);
+            let token = format!("invented-{number}");
+            tokio::spawn(async move { code(&identifier, &token).await })
+        })
+        .collect();
+    let asked = |what: &str| {
+        let questions = issuer.questions();
+        let about = questions.iter().filter(|it| it.body.contains(what));
+        about.count()
+    };
+    while asked("invented") < AT_A_TIME {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Live sessions are asked about all the same, and so are tokens that were good before.
+    let before = asked("token=t&");
+    while asked("token=t&") < before + 3 {
+        assert_eq!(code(&identifier, "t").await, "accepted");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(asked("invented"), AT_A_TIME);
+    opinion.set_of("t", json!({"active": false}));
+    let end = ToWarden::End {
+        session: session.id(),
+        cause: EndCause::TokenInactive,
+    };
+    assert_eq!(warden.hears().await, end);
+    for one in flood {
+        assert_eq!(one.await.unwrap(), "introspection_unavailable");
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_question_has_no_turn_goes_on() {
+    let opinion = Opinion::new();
+    let brief = |rules: &mut Introspection| rules.outbound.timeout = Duration::from_millis(100);
+    let (issuer, identifier) = opinion.asked(brief).await;
+    let (link, warden) = Warden::new().await;
+    let table = SessionTable::default();
+    let session = session(&table);
+    opinion.set(json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}));
+    follow(&identifier, &link, &session).await;
+    let introspector = &identifier.introspectors[0];
+    let mut turns = Vec::new();
+    for _ in 0..AT_A_TIME {
+        let turn = introspector.turns.wait(Acquaintance::Known, Duration::MAX);
+        turns.push(turn.await.ok().unwrap());
+    }
+    let asked = issuer.questions().len();
+    // Longer than the last word counts when nobody answers.
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(issuer.questions().len(), asked);
+    opinion.set(json!({"active": false}));
+    drop(turns);
+    let end = ToWarden::End {
+        session: session.id(),
+        cause: EndCause::TokenInactive,
+    };
+    assert_eq!(warden.hears().await, end);
 }
 
 #[tokio::test]
