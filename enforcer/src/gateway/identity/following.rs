@@ -103,7 +103,7 @@ impl Introspector {
                 break;
             };
             let cause = match self.ask(*digest, token, Acquaintance::Known).await {
-                Ok(answer) if answer.said.is_ok() => {
+                Ok(answer) if last.is_confirmed_by(&answer) => {
                     Asked::new(&self, &answer)
                         .confirm(&link, &session, &last)
                         .await;
@@ -131,7 +131,7 @@ impl Introspector {
         let newest = self.known(digest).unwrap_or_else(|| Arc::clone(last));
         let ttl = self.rules.active_ttl.max(self.rules.recheck_interval) + self.rules.stale_ttl;
         let age = now.saturating_duration_since(newest.asked_at);
-        newest.said.is_ok() && age < ttl
+        last.is_confirmed_by(&newest) && age < ttl
     }
 
     /// The interval, a little shorter for each session by its id: those that were opened together

@@ -40,7 +40,7 @@ pub(super) struct Introspector {
     pub(super) rules: Introspection,
     outbound: Outbound,
     credentials: Credentials,
-    answers: Answers,
+    pub(super) answers: Answers,
     /// Questions that wait for an answer, by the token that they are about.
     questions: Mutex<Questions>,
     pub(super) turns: Turns,

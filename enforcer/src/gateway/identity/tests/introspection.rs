@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use crate::{
+    authn::TokenDigest,
     channel::{EndCause, SessionView},
     config::{ClientProof, Introspection, IntrospectionClient, Outbound},
     gateway::sessions::{SessionHandle, SessionTable, tests::view},
@@ -431,6 +432,35 @@ async fn a_session_ends_when_its_token_is_not_active_any_more() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_token_changes_hands_though_its_answer_was_forgotten() {
+    let opinion = Opinion::new();
+    let rare = |rules: &mut Introspection| rules.recheck_interval = Duration::from_millis(800);
+    let (issuer, identifier) = opinion.asked(rare).await;
+    let (link, warden) = Warden::new().await;
+    let table = SessionTable::default();
+    let session = session(&table);
+    opinion.set(json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}));
+    follow(&identifier, &link, &session).await;
+    opinion.set(json!({"active": true, "sub": "mallory", "exp": 4_000_000_000_u64}));
+    // Others that are in use take its place.
+    let introspector = &identifier.introspectors[0];
+    let digest = TokenDigest::of("t");
+    let answer = introspector.known(&digest).unwrap();
+    for number in 0..100_000_u32 {
+        let other = TokenDigest::of(&number.to_string());
+        introspector.answers.remember(other, &answer);
+        introspector.known(&other);
+    }
+    assert!(introspector.known(&digest).is_none());
+    assert_eq!(issuer.questions().len(), 1);
+    let end = ToWarden::End {
+        session: session.id(),
+        cause: EndCause::TokenInactive,
+    };
+    assert_eq!(warden.hears().await, end);
 }
 
 #[tokio::test]
