@@ -21,6 +21,7 @@ fn endpoint() -> Introspection {
         stale_ttl: Duration::from_secs(60),
         recheck_interval: Duration::from_secs(30),
         default_token_lifetime: Duration::from_secs(600),
+        certificate_bound: false,
         leeway: Duration::from_secs(LEEWAY),
         outbound: Outbound::default(),
     }

@@ -43,6 +43,11 @@ impl Asked {
         }
     }
 
+    /// Whether the issuer's tokens are good for nothing unless they are bound to a certificate.
+    pub(super) fn binds_certificates(&self) -> bool {
+        self.introspector.rules.certificate_bound
+    }
+
     /// The token has opened or renewed this session, or is used in it.
     pub(crate) fn follow(&self, link: &Arc<Link>, session: &SessionHandle) {
         let mut followed = self.introspector.followed();

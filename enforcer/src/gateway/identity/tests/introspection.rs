@@ -29,6 +29,7 @@ fn endpoint(issuer: &Issuer, secret: &Path) -> Introspection {
         stale_ttl: Duration::ZERO,
         recheck_interval: Duration::from_millis(200),
         default_token_lifetime: Duration::from_secs(60),
+        certificate_bound: false,
         leeway: Duration::ZERO,
         outbound: Outbound {
             timeout: Duration::from_millis(500),
@@ -81,13 +82,17 @@ impl Opinion {
         std::fs::write(secret.path(), "s3cret&more\n").unwrap();
         let mut rules = endpoint(&issuer, secret.path());
         change(&mut rules);
-        let identity = Identity {
-            jwt: Vec::new(),
-            introspection: vec![rules],
-        };
-        let identifier = Identifier::load(&identity, &mut NativeRoots::default()).unwrap();
+        let identifier = identifier(rules);
         (issuer, identifier)
     }
+}
+
+fn identifier(rules: Introspection) -> Identifier {
+    let identity = Identity {
+        jwt: Vec::new(),
+        introspection: vec![rules],
+    };
+    Identifier::load(&identity, &mut NativeRoots::default()).unwrap()
 }
 
 #[tokio::test]
@@ -143,6 +148,67 @@ async fn a_client_may_be_named_in_the_form() {
         "token=t&token_type_hint=access_token&client_id=enforcer%3A1&client_secret=s3cret%26more"
     );
     assert!(!question.head.to_lowercase().contains("authorization"));
+}
+
+#[tokio::test]
+async fn a_client_may_be_known_by_its_certificate() {
+    let alice = json!({"active": true, "sub": "alice"}).to_string();
+    let issuer = Issuer::with_client_certificates(move |_| ok(&alice)).await;
+    let rules = |client_certificate| {
+        let mut rules = endpoint(&issuer, Path::new(""));
+        rules.client.proof = ClientProof::Tls;
+        rules.outbound.client_certificate = client_certificate;
+        identifier(rules)
+    };
+    let shown = rules(Some((issuer.ca(), issuer.private_key())));
+    assert_eq!(code(&shown, "t").await, "accepted");
+    let hidden = rules(None);
+    assert_eq!(code(&hidden, "t").await, "introspection_unavailable");
+    let [question] = &issuer.questions()[..] else {
+        panic!("{:?}", issuer.questions());
+    };
+    assert_eq!(
+        question.body,
+        "token=t&token_type_hint=access_token&client_id=enforcer%3A1"
+    );
+    assert!(!question.head.to_lowercase().contains("authorization"));
+}
+
+#[tokio::test]
+async fn a_token_ends_at_its_exp_however_fresh_the_answer_is() {
+    let opinion = Opinion::new();
+    let long = |rules: &mut Introspection| rules.active_ttl = Duration::from_secs(60);
+    let (issuer, identifier) = opinion.asked(long).await;
+    let expires_at = Now::read().wall.as_unix_seconds() + 2;
+    opinion.set(json!({"active": true, "sub": "alice", "exp": expires_at}));
+    let mut last = code(&identifier, "t").await;
+    assert_eq!(last, "accepted");
+    while last == "accepted" {
+        assert!(Now::read().wall.as_unix_seconds() <= expires_at);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        last = code(&identifier, "t").await;
+    }
+    assert!(Now::read().wall.as_unix_seconds() >= expires_at);
+    assert_eq!(last, "token_expired");
+    assert_eq!(issuer.questions().len(), 1);
+}
+
+#[tokio::test]
+async fn tokens_may_have_to_be_bound_to_certificates() {
+    let bound = |rules: &mut Introspection| rules.certificate_bound = true;
+    for (identifier, expected) in [
+        (Opinion::new().asked(|_| {}).await, false),
+        (Opinion::new().asked(bound).await, true),
+    ] {
+        let (_issuer, identifier) = identifier;
+        let asked = identifier.identify("t", Now::read()).await.unwrap().asked;
+        assert_eq!(
+            identifier.binds_certificates(NAME, asked.as_ref()),
+            expected
+        );
+        // Of what the issuer signs that says nothing.
+        assert!(!identifier.binds_certificates(NAME, None));
+    }
 }
 
 #[tokio::test]
