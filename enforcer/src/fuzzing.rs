@@ -95,6 +95,7 @@ pub fn introspection_answers(input: &[u8]) {
         stale_ttl: Duration::ZERO,
         recheck_interval: Duration::from_secs(1),
         default_token_lifetime: Duration::from_secs(1),
+        certificate_bound: false,
         leeway: Duration::ZERO,
         outbound: Outbound::default(),
     };

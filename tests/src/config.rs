@@ -162,6 +162,7 @@ pub struct Introspection {
     pub client_secret_file: PathBuf,
     pub active_ttl: String,
     pub recheck_interval: String,
+    pub certificate_bound: bool,
     pub outbound: Outbound,
 }
 
@@ -191,6 +192,8 @@ pub enum Keys {
 pub struct Assertion {
     pub issuer: String,
     pub private_key: PathBuf,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub former_keys: Vec<PathBuf>,
 }
 
 /// `[policies.NAME]`

@@ -108,6 +108,7 @@ impl Provider {
             client_secret_file: self.secret.clone(),
             active_ttl: "500ms".to_owned(),
             recheck_interval: "500ms".to_owned(),
+            certificate_bound: false,
             outbound: self.outbound(),
         }
     }
@@ -155,6 +156,11 @@ impl Provider {
     /// A new key signs, and no other is published.
     pub fn replace_keys(&self) -> Result<()> {
         self.ask("/test/replace-keys", &[]).map(drop)
+    }
+
+    /// The key that signs is the only one that is published.
+    pub fn retire_keys(&self) -> Result<()> {
+        self.ask("/test/retire-keys", &[]).map(drop)
     }
 
     /// How often this was asked.

@@ -6,7 +6,7 @@ use super::{
     Identified,
     claims::{Believed, Origin},
     error::{Excerpt, TokenError},
-    token::Claims,
+    token::{Claims, Token},
 };
 use crate::{
     clock::WallInstant,
@@ -77,7 +77,7 @@ pub fn read(
         all_claims: policy::Claims::new(parse(answer)?),
         signing_key: None,
     };
-    let unnamed = |principal: &Principal| SessionKey::from_opaque_token(principal, token);
+    let unnamed = |principal: &Principal| SessionKey::from_opaque_token(principal, essence(token));
     Ok(Active(Believed::new(claims, origin, unnamed)?))
 }
 
@@ -95,6 +95,12 @@ impl Active {
     pub fn credential(&self) -> &Credential {
         &self.0.identified.credential
     }
+}
+
+/// What tells a token from others: of a JWT all but its signature, of which whoever holds the token
+/// may be able to make a second valid one, which must not become a second session.
+fn essence(token: &str) -> &str {
+    Token::parse(token).map_or(token, |signed| signed.message)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<T, Introspected> {

@@ -130,6 +130,9 @@ pub struct Introspection {
     pub recheck_interval: Duration,
     /// Life of a token whose `exp` is not told, from when it was last found active; default 10 min.
     pub default_token_lifetime: Duration,
+    /// `certificate_bound`: only tokens that are bound to the client's certificate are accepted
+    /// (RFC 8705); default false.
+    pub certificate_bound: bool,
     /// Tolerance for `nbf` and `iat`; default 30 s.
     pub leeway: Duration,
     /// How the endpoint is asked.

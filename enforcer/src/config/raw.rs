@@ -152,6 +152,7 @@ pub(super) struct RawIntrospection {
     pub(super) stale_ttl: Option<Spanned<RawDuration>>,
     pub(super) recheck_interval: Option<Spanned<RawDuration>>,
     pub(super) default_token_lifetime: Option<Spanned<RawDuration>>,
+    pub(super) certificate_bound: Option<bool>,
     pub(super) leeway: Option<Spanned<RawDuration>>,
     pub(super) outbound: Option<Spanned<RawOutbound>>,
 }

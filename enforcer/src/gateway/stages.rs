@@ -258,7 +258,7 @@ impl Authenticated {
         confirm(
             &self.identified.claims,
             certificate.map(ClientCertificate::thumbprint),
-            identifier.binds_certificates(&self.principal().issuer),
+            identifier.binds_certificates(&self.principal().issuer, self.asked.as_ref()),
         )
         .map_err(|error| Rejection::Confirmation(error, self.principal().clone()))?;
         let identified = match certificate {

@@ -21,6 +21,11 @@ function newKey() {
 // The first signs, all of them are published. Tokens are in the library's memory, and outlive a
 // change of keys.
 let keys = [newKey()];
+const changes = {
+  '/test/add-key': (keys) => [newKey(), ...keys],
+  '/test/replace-keys': () => [newKey()],
+  '/test/retire-keys': ([signing]) => [signing],
+};
 const formats = { 'urn:enforcer:jwt': 'jwt', 'urn:enforcer:opaque': 'opaque' };
 
 function provider(issuer) {
@@ -69,8 +74,7 @@ const server = createServer(
   (request, response) => {
     appendFileSync(log, `${request.method} ${request.url}\n`);
     if (request.url.startsWith('/test/')) {
-      const fresh = newKey();
-      keys = request.url === '/test/add-key' ? [fresh, ...keys] : [fresh];
+      keys = changes[request.url](keys);
       answer = provider(issuer).callback();
       response.end('done');
     } else {

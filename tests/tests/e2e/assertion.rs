@@ -25,6 +25,7 @@ fn an_upstream_verifies_who_asks_with_the_published_keys() {
     scene.config.assertion = Some(Assertion {
         issuer: GATEWAY.to_owned(),
         private_key: key,
+        former_keys: Vec::new(),
     });
     scene.config.routes[0].assertion_audience = Some("billing".to_owned());
     scene.config.policy().max_session = "20s".to_owned();
@@ -84,4 +85,54 @@ fn an_upstream_verifies_who_asks_with_the_published_keys() {
     assert!((15..=20).contains(&lifetime), "{lifetime}");
     validation.set_audience(&["another service"]);
     assert!(jsonwebtoken::decode::<Value>(assertion, &verifier, &validation).is_err());
+}
+
+#[test]
+fn an_assertion_by_a_former_key_is_verified_with_the_published_keys() {
+    let mut scene = Scene::new("former").unwrap();
+    let [former, key] = ["former", "present"].map(|name| {
+        let identity = scene.authority.client(name).unwrap();
+        identity.write(&scene.bed, name).unwrap()
+    });
+    let assertion = |key: &std::path::Path, former_keys| Assertion {
+        issuer: GATEWAY.to_owned(),
+        private_key: key.to_owned(),
+        former_keys,
+    };
+    scene.config.assertion = Some(assertion(&former.1, Vec::new()));
+    scene.config.routes[0].assertion_audience = Some("billing".to_owned());
+    let mut daemon = scene.start().unwrap();
+    let client = scene.client().unwrap();
+    let token = scene.token("alice").unwrap();
+    let seen = || {
+        let answer = client.get("/headers", &token).unwrap().json().unwrap();
+        let headers: Vec<(String, String)> = serde_json::from_value(answer).unwrap();
+        let assertion = headers
+            .into_iter()
+            .find(|it| it.0 == "x-enforcer-assertion");
+        assertion.unwrap().1
+    };
+    let by_former = seen();
+    // The certificate holds the public half.
+    let config = enforcer_tests::config::Config {
+        assertion: Some(assertion(&key.1, vec![former.0.clone()])),
+        ..scene.config.clone()
+    };
+    daemon.configure(&config.text().unwrap()).unwrap();
+    daemon.restart().unwrap();
+    let by_present = seen();
+    let published = client.connection().unwrap();
+    let published = published.send(request("/.well-known/enforcer/jwks.json", &[]));
+    let keys: JwkSet = serde_json::from_slice(&published.unwrap().body).unwrap();
+    assert_eq!(keys.keys.len(), 2);
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.set_audience(&["billing"]);
+    validation.set_issuer(&[GATEWAY]);
+    let verified_by = |assertion: &str| {
+        let kid = jsonwebtoken::decode_header(assertion).unwrap().kid.unwrap();
+        let verifier = DecodingKey::from_jwk(keys.find(&kid).unwrap()).unwrap();
+        jsonwebtoken::decode::<Value>(assertion, &verifier, &validation).unwrap();
+        kid
+    };
+    assert_ne!(verified_by(&by_former), verified_by(&by_present));
 }

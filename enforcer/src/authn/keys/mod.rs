@@ -141,7 +141,8 @@ impl KeySet {
         })
     }
 
-    /// Reads what an issuer publishes: a JWK set, as [`KeySet::load`] takes it.
+    /// Reads what an issuer publishes: a JWK set, as [`KeySet::load`] takes it. One that lists no
+    /// key at all is how an issuer withdraws all that it had.
     ///
     /// # Errors
     /// Why the issuer's tokens could not be verified with it.
@@ -152,16 +153,28 @@ impl KeySet {
             KeySource::PublicKeyFile(_) => Key::from_jwk(&public_key(content)?, allowed)
                 .into_iter()
                 .collect(),
-            KeySource::JwksFile(_) | KeySource::Published(_) => jwks(content)?
-                .iter()
-                .filter_map(|jwk| Key::from_jwk(jwk, allowed))
-                .collect(),
+            KeySource::JwksFile(_) | KeySource::Published(_) => {
+                let listed = listed(content)?;
+                if listed.is_empty() && matches!(issuer.keys, KeySource::Published(_)) {
+                    return Ok(Self(Vec::new()));
+                }
+                listed
+                    .into_iter()
+                    .filter_map(|key| serde_json::from_value(key).ok())
+                    .filter_map(|jwk| Key::from_jwk(&jwk, allowed))
+                    .collect()
+            }
         };
         match keys.len() {
             0 => Err(KeyFault::NoKeyFor(allowed.clone())),
             1..=MOST_KEYS => Ok(Self(keys)),
             many => Err(KeyFault::TooMany(many)),
         }
+    }
+
+    /// Whether its issuer has no key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// What the keys are known by.
@@ -278,17 +291,14 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyFault> {
     std::fs::read(path).map_err(KeyFault::Unreadable)
 }
 
-/// The keys of a JWK set that can be read.
-fn jwks(content: &[u8]) -> Result<Vec<Jwk>, KeyFault> {
+/// What a JWK set lists, whether it can be read or not.
+fn listed(content: &[u8]) -> Result<Vec<serde_json::Value>, KeyFault> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,
     }
     let set: Set = serde_json::from_slice(content).map_err(KeyFault::NotAKeySet)?;
-    let keys = set.keys.into_iter();
-    Ok(keys
-        .filter_map(|key| serde_json::from_value(key).ok())
-        .collect())
+    Ok(set.keys)
 }
 
 /// The one key of a PEM file.

@@ -21,6 +21,7 @@ fn endpoint() -> Introspection {
         stale_ttl: Duration::from_secs(60),
         recheck_interval: Duration::from_secs(30),
         default_token_lifetime: Duration::from_secs(600),
+        certificate_bound: false,
         leeway: Duration::from_secs(LEEWAY),
         outbound: Outbound::default(),
     }
@@ -122,6 +123,28 @@ fn the_same_token_of_another_subject_is_another_session() {
     };
     assert_eq!(key("alice"), key("alice"));
     assert_ne!(key("alice"), key("mallory"));
+}
+
+#[test]
+fn a_second_signature_of_a_jwt_makes_no_second_session() {
+    let key_of = |token: &str| {
+        let answer = answer(json!({}));
+        let active = read(answer.as_bytes(), token, &endpoint(), at(NOW)).unwrap();
+        active.credential().key
+    };
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+    let header = Header::new(Algorithm::ES256);
+    // Each signature has a number in it that is chosen at random.
+    let [first, second] = [(); 2].map(|()| sign_with(&header, &claims(), &key));
+    assert_ne!(first, second);
+    assert_eq!(key_of(&first), key_of(&second));
+    let another = sign_with(&header, &claims_with(json!({"scope": "more"})), &key);
+    assert_ne!(key_of(&first), key_of(&another));
+    // What only looks like one is opaque to its last character.
+    for [one, other] in [["v4.local.one", "v4.local.other"], ["eyJ.a.b", "eyJ.a.c"]] {
+        assert_ne!(key_of(one), key_of(other));
+    }
 }
 
 #[test]

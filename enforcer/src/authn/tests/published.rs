@@ -205,5 +205,20 @@ fn sets_that_are_bombs_are_refused() {
     let key = jwk(&KeyPair::generate_for(&PKCS_ED25519).unwrap(), None);
     let many = json!({ "keys": vec![key; 65] }).to_string();
     assert!(matches!(fault(&many), KeyFault::TooMany(65)));
-    assert!(matches!(fault("{\"keys\": []}"), KeyFault::NoKeyFor(_)));
+}
+
+#[test]
+fn only_a_published_set_may_be_empty_and_only_if_it_lists_nothing() {
+    const EMPTY: &[u8] = br#"{"keys": []}"#;
+    const UNFIT: &[u8] = br#"{"keys": [{"kty": "unheard of"}, 7]}"#;
+    let rules = published(&[Algorithm::EdDSA]);
+    assert!(KeySet::parse(&rules, EMPTY).unwrap().is_empty());
+    let unfit = KeySet::parse(&rules, UNFIT).unwrap_err();
+    assert!(matches!(unfit, KeyFault::NoKeyFor(_)));
+    for malformed in ["{}", "[]", "", r#"{"keys": null}"#, r#"{"keys": {}}"#] {
+        let fault = KeySet::parse(&rules, malformed.as_bytes()).unwrap_err();
+        assert!(matches!(fault, KeyFault::NotAKeySet(_)), "{malformed}");
+    }
+    let in_file = with_file(EMPTY, KeySource::JwksFile, &[Algorithm::EdDSA]).unwrap_err();
+    assert!(matches!(in_file.fault, KeyFault::NoKeyFor(_)));
 }

@@ -86,6 +86,7 @@ fn convert_section(
             Refused,
             DEFAULT_TOKEN_LIFETIME,
         ),
+        certificate_bound: raw.certificate_bound.unwrap_or(false),
         leeway: duration("leeway", &raw.leeway, Allowed, DEFAULT_LEEWAY),
         issuer: issuer?,
         endpoint: endpoint?,

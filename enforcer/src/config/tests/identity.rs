@@ -136,15 +136,18 @@ fn an_issuer_is_asked_about_its_tokens() {
     assert_eq!(asked.client.proof, ClientProof::SecretBasic(secret));
     assert_eq!(asked.active_ttl, Duration::from_secs(30));
     assert_eq!(asked.default_token_lifetime, Duration::from_secs(600));
+    assert!(!asked.certificate_bound);
 
     let certificate = INTROSPECTION.replace(
         "client_secret_file = \"client-secret\"",
         "client_authentication = \"tls_client_auth\"\naudience = \"api\"\nactive_ttl = \"0s\"\n\
+         certificate_bound = true\n\
          outbound = { certificate = \"cert.pem\", private_key = \"key.pem\" }",
     );
     let config = parse(&with_introspection(&certificate)).unwrap();
     let asked = &config.identity.introspection[0];
     assert_eq!(asked.client.proof, ClientProof::Tls);
+    assert!(asked.certificate_bound);
     assert_eq!(
         (asked.audience[0].as_str(), asked.active_ttl),
         ("api", Duration::ZERO)

@@ -72,6 +72,12 @@ impl Answer {
         }
     }
 
+    /// Whether a newer answer about the same token says that all is as it was.
+    pub(super) fn is_confirmed_by(&self, newer: &Self) -> bool {
+        let attested = newer.said.as_ref();
+        attested.is_ok_and(|attested| !self.speaks_for_another(&attested.active))
+    }
+
     /// Whether the token ends later than `other`'s. The same one, asked about again, may.
     pub(super) fn expires_later(&self, other: &Self) -> bool {
         let expires_at = |answer: &Self| {

@@ -13,6 +13,8 @@ use tracing::debug;
 use super::{
     answers::{Answer, Attested},
     introspector::Introspector,
+    question::Unanswered,
+    turns::Acquaintance,
 };
 use crate::{
     authn::TokenDigest,
@@ -39,6 +41,11 @@ impl Asked {
             introspector: Arc::clone(introspector),
             answer: Arc::clone(answer),
         }
+    }
+
+    /// Whether the issuer's tokens are good for nothing unless they are bound to a certificate.
+    pub(super) fn binds_certificates(&self) -> bool {
+        self.introspector.rules.certificate_bound
     }
 
     /// The token has opened or renewed this session, or is used in it.
@@ -100,8 +107,8 @@ impl Introspector {
             let Ok(Attested { token, digest, .. }) = &last.said else {
                 break;
             };
-            let cause = match self.ask(*digest, token).await {
-                Ok(answer) if answer.said.is_ok() => {
+            let cause = match self.ask(*digest, token, Acquaintance::Known).await {
+                Ok(answer) if last.is_confirmed_by(&answer) => {
                     Asked::new(&self, &answer)
                         .confirm(&link, &session, &last)
                         .await;
@@ -110,7 +117,7 @@ impl Introspector {
                 // Another token may have taken its place meanwhile.
                 Ok(_) if latest.has_changed().unwrap_or(false) => continue,
                 Ok(_) => EndCause::TokenInactive,
-                Err(_) if self.stands(digest, &last) => continue,
+                Err(error) if self.stands(digest, &last, &error) => continue,
                 Err(_) => EndCause::TokenUnconfirmed,
             };
             let session = session.id();
@@ -119,12 +126,17 @@ impl Introspector {
         self.followed().remove(&session.id());
     }
 
-    /// Nobody answers: whether a session may go on by the last word about its token.
-    fn stands(&self, digest: &TokenDigest, last: &Arc<Answer>) -> bool {
+    /// There is no answer: whether a session may go on by the last word about its token. As long as
+    /// the endpoint answers others it may: that a question's turn doesn't come is nobody's word.
+    fn stands(&self, digest: &TokenDigest, last: &Arc<Answer>, error: &Unanswered) -> bool {
+        let now = boot_now();
+        if matches!(error, Unanswered::Busy) && self.outage.silence(now).is_none() {
+            return true;
+        }
         let newest = self.known(digest).unwrap_or_else(|| Arc::clone(last));
         let ttl = self.rules.active_ttl.max(self.rules.recheck_interval) + self.rules.stale_ttl;
-        let age = boot_now().saturating_duration_since(newest.asked_at);
-        newest.said.is_ok() && age < ttl
+        let age = now.saturating_duration_since(newest.asked_at);
+        last.is_confirmed_by(&newest) && age < ttl
     }
 
     /// The interval, a little shorter for each session by its id: those that were opened together

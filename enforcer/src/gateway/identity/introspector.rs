@@ -6,27 +6,25 @@
 //!     +-----------------------------------------+
 //!                 asked again, once for all who want to know
 //! ```
+//!
+//! That nobody answers is learnt from questions about tokens that were active before, and from
+//! nothing that an invented token can bring about. Who has an old answer then doesn't wait.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
-};
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
     IdentityError, Recognized,
     answers::{Answer, Answers, Attested},
     following::{Asked, Followed},
+    outage::{Outage, Silence},
     question::{self, Credentials, Unanswered},
+    turns::{Acquaintance, Turns},
 };
 use crate::{
     authn::{LONGEST_TOKEN, TokenDigest, TokenError},
@@ -36,22 +34,17 @@ use crate::{
     session::SessionId,
 };
 
-/// Questions that an endpoint has to answer at a time: invented tokens cost the issuer no more.
-const MOST_QUESTIONS: usize = 32;
-/// After a failure, how long old answers are believed without asking again.
-const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-
 /// One endpoint.
 #[derive(Debug)]
 pub(super) struct Introspector {
     pub(super) rules: Introspection,
     outbound: Outbound,
     credentials: Credentials,
-    answers: Answers,
+    pub(super) answers: Answers,
     /// Questions that wait for an answer, by the token that they are about.
     questions: Mutex<Questions>,
-    slots: Semaphore,
-    failed_at: AtomicU64,
+    pub(super) turns: Turns,
+    pub(super) outage: Outage,
     /// Sessions by its word.
     pub(super) followed: Mutex<HashMap<SessionId, Followed>>,
 }
@@ -73,8 +66,8 @@ impl Introspector {
             rules: rules.clone(),
             answers: Answers::new(),
             questions: Mutex::default(),
-            slots: Semaphore::new(MOST_QUESTIONS),
-            failed_at: AtomicU64::new(0),
+            turns: Turns::new(),
+            outage: Outage::new(rules.outbound.timeout),
             followed: Mutex::default(),
         })
     }
@@ -96,12 +89,24 @@ impl Introspector {
         check_syntax(token)?;
         let digest = TokenDigest::of(token);
         let known = self.answers.get(&digest);
-        if let Some(answer) = &known
-            && (self.is_fresh(answer, now.boot) || self.is_spared(answer, now.boot))
-        {
-            return self.recognize(answer, now);
+        if let Some(answer) = &known {
+            if self.is_fresh(answer, now.boot) {
+                return self.recognize(answer, now);
+            }
+            if self.is_believed(answer, now.boot)
+                && let Some(silence) = self.outage.silence(now.boot)
+            {
+                if silence == Silence::Due {
+                    drop(self.question(digest, token, Acquaintance::Known));
+                }
+                return self.recognize(answer, now);
+            }
         }
-        match (self.ask(digest, token).await, known) {
+        let acquaintance = match &known {
+            Some(answer) if answer.said.is_ok() => Acquaintance::Known,
+            _ => Acquaintance::Stranger,
+        };
+        match (self.ask(digest, token, acquaintance).await, known) {
             (Ok(answer), _) => self.recognize(&answer, Now::read()),
             (Err(_), Some(old)) if self.is_believed(&old, boot_now()) => {
                 self.recognize(&old, Now::read())
@@ -139,39 +144,19 @@ impl Introspector {
         answer.said.is_ok() && now.saturating_duration_since(answer.asked_at) < ttl
     }
 
-    /// Nobody answered a moment ago, and there is an answer that will do.
-    fn is_spared(&self, answer: &Answer, now: BootInstant) -> bool {
-        let failed_at = BootInstant::from_nanos(self.failed_at.load(Ordering::Relaxed));
-        failed_at.as_nanos() != 0
-            && now.saturating_duration_since(failed_at) < FAILURE_PAUSE
-            && self.is_believed(answer, now)
-    }
-
     /// The last answer about a token.
     pub(super) fn known(&self, digest: &TokenDigest) -> Option<Arc<Answer>> {
         self.answers.get(digest)
     }
 
-    /// Asks about a token, once for all who want to know at this moment. The question goes on if
-    /// the one who asked it first is gone.
-    pub(super) async fn ask(self: &Arc<Self>, digest: TokenDigest, token: &str) -> Outcome {
-        let mut outcome = {
-            let mut questions = self.questions();
-            match questions.get(&digest) {
-                Some(outcome) => outcome.clone(),
-                None => {
-                    let (sender, outcome) = watch::channel(None);
-                    questions.insert(digest, outcome.clone());
-                    let (this, token) = (Arc::clone(self), Arc::from(token));
-                    tokio::spawn(async move {
-                        let outcome = this.put(digest, token).await;
-                        this.questions().remove(&digest);
-                        sender.send_replace(Some(outcome));
-                    });
-                    outcome
-                }
-            }
-        };
+    /// Asks about a token, once for all who want to know at this moment.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        digest: TokenDigest,
+        token: &str,
+        acquaintance: Acquaintance,
+    ) -> Outcome {
+        let mut outcome = self.question(digest, token, acquaintance);
         match outcome.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             // The task is gone: the process ends.
@@ -179,17 +164,52 @@ impl Introspector {
         }
     }
 
+    /// The question about a token: the one that waits for an answer already, or a new one. It goes
+    /// on if nobody waits for it.
+    fn question(
+        self: &Arc<Self>,
+        digest: TokenDigest,
+        token: &str,
+        acquaintance: Acquaintance,
+    ) -> watch::Receiver<Option<Outcome>> {
+        let mut questions = self.questions();
+        if let Some(outcome) = questions.get(&digest) {
+            return outcome.clone();
+        }
+        let (sender, outcome) = watch::channel(None);
+        questions.insert(digest, outcome.clone());
+        let (this, token) = (Arc::clone(self), Arc::from(token));
+        tokio::spawn(async move {
+            let outcome = this.put(digest, token, acquaintance).await;
+            this.questions().remove(&digest);
+            sender.send_replace(Some(outcome));
+        });
+        outcome
+    }
+
     /// Puts the question when it is its turn, and remembers the answer.
-    async fn put(&self, digest: TokenDigest, token: Arc<str>) -> Outcome {
-        let Ok(Ok(_slot)) = timeout(self.rules.outbound.timeout, self.slots.acquire()).await else {
+    async fn put(
+        &self,
+        digest: TokenDigest,
+        token: Arc<str>,
+        acquaintance: Acquaintance,
+    ) -> Outcome {
+        let patience = self.rules.outbound.timeout;
+        let Ok(_turn) = self.turns.wait(acquaintance, patience).await else {
             return Err(Arc::new(Unanswered::Busy));
         };
         let asked_at = boot_now();
         let said = question::put(&self.rules, &self.outbound, &self.credentials, &token).await;
+        if acquaintance == Acquaintance::Known {
+            match &said {
+                Ok(_) => self.outage.ends(),
+                Err(error) if error.is_outage() => self.outage.begins(boot_now()),
+                Err(_) => {}
+            }
+        }
         let said = match said {
             Ok(said) => said,
             Err(error) => {
-                self.failed_at.store(asked_at.as_nanos(), Ordering::Relaxed);
                 let issuer = &self.rules.issuer;
                 warn!(issuer, "a token cannot be asked about: {error}");
                 return Err(Arc::new(error));

@@ -12,7 +12,8 @@
 //!
 //! There is one round at a time, whoever wants one: a flood of tokens with invented key ids asks the
 //! issuer once a second. While rounds fail the keys serve on until their end, which each success
-//! moves; from then on nobody is let in by them.
+//! moves; from then on nobody is let in by them. A set without keys is no failure: the issuer takes
+//! them all back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -120,6 +121,12 @@ impl Keeper {
                         info!(
                             issuer = self.rules.issuer,
                             "the issuer's keys are there again"
+                        );
+                    }
+                    if published.keys.is_empty() {
+                        warn!(
+                            issuer = self.rules.issuer,
+                            "the issuer publishes no key: all that it signed is worth nothing"
                         );
                     }
                     let interval = self.interval(&published);

@@ -18,9 +18,11 @@ mod fetch;
 mod following;
 mod introspector;
 mod keeper;
+mod outage;
 mod question;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -127,9 +129,13 @@ impl Identifier {
         });
     }
 
-    /// Whether each token of an issuer must be bound to a certificate.
-    pub(crate) fn binds_certificates(&self, issuer: &str) -> bool {
-        self.authenticator.binds_certificates(issuer)
+    /// Whether each token of an issuer must be bound to a certificate: those that it was asked
+    /// about, or those that it signed.
+    pub(crate) fn binds_certificates(&self, issuer: &str, asked: Option<&Asked>) -> bool {
+        match asked {
+            Some(asked) => asked.binds_certificates(),
+            None => self.authenticator.binds_certificates(issuer),
+        }
     }
 
     /// Who a token speaks for.

@@ -37,6 +37,20 @@ pub(super) enum Unanswered {
     Busy,
 }
 
+impl Unanswered {
+    /// Whether questions about other tokens would come to the same: nobody is there, or has the time.
+    /// All else may be about this one.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Outbound(error) => !matches!(error, OutboundError::TooLong(_)),
+            Self::Status(status) => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Unauthorized(_) | Self::Senseless | Self::Unwritable(_) | Self::Busy => false,
+        }
+    }
+}
+
 /// What each question carries to say who asks.
 pub(super) struct Credentials {
     authorization: Option<HeaderValue>,

@@ -18,7 +18,7 @@ use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
 use super::*;
 use crate::{
     channel::{ToGateway, Transport},
-    gateway::tests::issuer::{Issuer, Said, ok, ok_with, status},
+    gateway::tests::issuer::{Issuer, Question, Said, ok, ok_with, status},
 };
 
 /// What the identifier does with a token: `accepted`, or the code of the refusal.

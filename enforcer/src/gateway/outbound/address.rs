@@ -17,6 +17,8 @@ pub(crate) enum Nearness {
     Global,
     /// A private network (RFC 1918, RFC 6598, RFC 4193).
     Private,
+    /// Where clouds have their metadata, if that is not on the link.
+    Metadata,
     /// The link, where clouds have their metadata (RFC 3927, RFC 4291).
     LinkLocal,
     /// This machine.
@@ -28,11 +30,22 @@ impl fmt::Display for Nearness {
         f.write_str(match self {
             Self::Global => "global",
             Self::Private => "private",
+            Self::Metadata => "cloud metadata",
             Self::LinkLocal => "link-local",
             Self::Loopback => "loopback",
         })
     }
 }
+
+/// Metadata services that are off the link: they hand out the machine's credentials all the same.
+const METADATA: [IpAddr; 3] = [
+    // Alibaba Cloud.
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    // Amazon EC2.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    // Google Compute Engine.
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
 
 /// Why an address is not connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +53,7 @@ pub(crate) enum Forbidden {
     /// Nobody's own.
     #[error("{0} is no host's address")]
     NoHost(IpAddr),
-    /// Loopback or link-local, and in none of the networks that are allowed.
+    /// Loopback, link-local or a metadata service, and in none of the networks that are allowed.
     #[error("{0} is a {1} address, which `allow_networks` does not name")]
     Near(IpAddr, Nearness),
     /// A redirect must not lead nearer than where it came from.
@@ -57,8 +70,7 @@ pub(super) fn admit(
 ) -> Result<Nearness, Forbidden> {
     let address = canonical(address);
     let nearness = nearness(address).ok_or(Forbidden::NoHost(address))?;
-    if nearness >= Nearness::LinkLocal && !allowed.iter().any(|network| network.contains(&address))
-    {
+    if nearness >= Nearness::Metadata && !allowed.iter().any(|network| network.contains(&address)) {
         return Err(Forbidden::Near(address, nearness));
     }
     match redirected_from {
@@ -83,6 +95,7 @@ fn canonical(address: IpAddr) -> IpAddr {
 
 fn nearness(address: IpAddr) -> Option<Nearness> {
     match address {
+        metadata if METADATA.contains(&metadata) => Some(Nearness::Metadata),
         IpAddr::V4(v4) => nearness_v4(v4),
         IpAddr::V6(v6) => nearness_v6(v6),
     }
@@ -138,6 +151,7 @@ mod tests {
             ("172.16.0.1", Nearness::Private),
             ("192.168.1.1", Nearness::Private),
             ("100.64.0.1", Nearness::Private),
+            ("100.100.100.201", Nearness::Private),
             ("fd00::1", Nearness::Private),
             ("::ffff:10.0.0.1", Nearness::Private),
         ] {
@@ -152,6 +166,10 @@ mod tests {
             ("169.254.169.254", Nearness::LinkLocal),
             ("64:ff9b::a9fe:a9fe", Nearness::LinkLocal),
             ("fe80::1", Nearness::LinkLocal),
+            ("100.100.100.200", Nearness::Metadata),
+            ("::ffff:100.100.100.200", Nearness::Metadata),
+            ("fd00:ec2::254", Nearness::Metadata),
+            ("fd20:ce::254", Nearness::Metadata),
         ] {
             let forbidden = admitted(address, &["192.0.2.0/24"]);
             let near = |it: Forbidden| matches!(it, Forbidden::Near(_, found) if found == nearness);
@@ -176,13 +194,14 @@ mod tests {
 
     #[test]
     fn near_ones_are_admitted_where_their_network_is_named() {
-        let allowed = ["127.0.0.1/32", "fe80::/10"];
+        let allowed = ["127.0.0.1/32", "fe80::/10", "fd00:ec2::254/128"];
         assert_eq!(admitted("127.0.0.1", &allowed), Ok(Nearness::Loopback));
         assert_eq!(
             admitted("::ffff:127.0.0.1", &allowed),
             Ok(Nearness::Loopback)
         );
         assert_eq!(admitted("fe80::7", &allowed), Ok(Nearness::LinkLocal));
+        assert_eq!(admitted("fd00:ec2::254", &allowed), Ok(Nearness::Metadata));
         assert!(admitted("127.0.0.2", &allowed).is_err());
         assert!(admitted("::1", &allowed).is_err());
     }

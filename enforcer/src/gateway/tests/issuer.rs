@@ -14,7 +14,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use crate::{
-    config::{Outbound, ServerTls},
+    config::{ClientAuthority, Outbound, ServerTls},
     gateway::{socket::Socket, tls},
 };
 
@@ -48,6 +48,20 @@ pub(crate) struct Issuer {
 
 impl Issuer {
     pub(crate) async fn new(answering: impl Fn(&Question) -> Said + Send + Sync + 'static) -> Self {
+        Self::start(answering, false).await
+    }
+
+    /// One that speaks only to those who show its own certificate, and prove that they have the key.
+    pub(crate) async fn with_client_certificates(
+        answering: impl Fn(&Question) -> Said + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(answering, true).await
+    }
+
+    async fn start(
+        answering: impl Fn(&Question) -> Said + Send + Sync + 'static,
+        client_certificates: bool,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let file = |name: &str, pem: String| {
@@ -55,10 +69,15 @@ impl Issuer {
             std::fs::write(&path, pem).unwrap();
             path
         };
+        let certificate = file("ca.pem", issued.cert.pem());
         let server = ServerTls {
-            certificate: file("ca.pem", issued.cert.pem()),
+            client: client_certificates.then(|| ClientAuthority {
+                roots: certificate.clone(),
+                revocation_lists: Vec::new(),
+                required: true,
+            }),
+            certificate,
             private_key: file("key.pem", issued.signing_key.serialize_pem()),
-            client: None,
         };
         let acceptor = tls::load(&server, &[b"http/1.1"]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,6 +128,11 @@ impl Issuer {
     /// Its own certificate, for whoever is to trust it.
     pub(crate) fn ca(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// The key of that.
+    pub(crate) fn private_key(&self) -> PathBuf {
+        self.folder.path().join("key.pem")
     }
 
     pub(crate) fn questions(&self) -> Vec<Question> {

@@ -75,3 +75,27 @@ fn a_revoked_certificate_ends_the_sessions_that_stand_on_it_and_carries_no_other
     revoke(&mut bench, true, &ids[1..2]);
     assert!(open(&mut bench, 14, "frank", &ids[..1]).is_ok());
 }
+
+#[test]
+fn an_issuer_without_keys_ends_all_that_it_signed() {
+    let mut bench = Bench::new();
+    let [one, other] = [1, 2].map(|byte| KeyThumbprint::from_bytes([byte; 32]));
+    let mut open = |cookie, subject: &str, signing_key| {
+        bench.connect(cookie, abi::Role::Client);
+        let credential = Credential {
+            signing_key,
+            ..credential(subject, 30)
+        };
+        bench.open(cookie, &credential).unwrap().id
+    };
+    let fallen = [open(7, "alice", Some(one)), open(8, "bob", Some(other))];
+    let unsigned = open(9, "carol", None);
+    let message = ToWarden::IssuerKeys {
+        issuer: "iss".to_owned(),
+        keys: Vec::new(),
+        as_of: Now::read().boot,
+    };
+    bench.core.on_message(GATEWAY, message, Now::read());
+    assert!(fallen.iter().all(|id| bench.core.book.get(*id).is_none()));
+    assert!(bench.core.book.get(unsigned).is_some());
+}

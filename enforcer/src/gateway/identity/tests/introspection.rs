@@ -1,7 +1,11 @@
 //! Issuers that are asked about their tokens.
 
-use super::*;
+use super::{
+    turns::{AT_A_TIME, Acquaintance},
+    *,
+};
 use crate::{
+    authn::TokenDigest,
     channel::{EndCause, SessionView},
     config::{ClientProof, Introspection, IntrospectionClient, Outbound},
     gateway::sessions::{SessionHandle, SessionTable, tests::view},
@@ -25,6 +29,7 @@ fn endpoint(issuer: &Issuer, secret: &Path) -> Introspection {
         stale_ttl: Duration::ZERO,
         recheck_interval: Duration::from_millis(200),
         default_token_lifetime: Duration::from_secs(60),
+        certificate_bound: false,
         leeway: Duration::ZERO,
         outbound: Outbound {
             timeout: Duration::from_millis(500),
@@ -33,25 +38,41 @@ fn endpoint(issuer: &Issuer, secret: &Path) -> Introspection {
     }
 }
 
-/// What the issuer says of every token, with its name in it as `sub`.
+/// What the issuer says of tokens: JSON, the number of a status, or nothing at all.
 #[derive(Clone)]
-struct Opinion(Arc<Mutex<Value>>);
+struct Opinion {
+    of_all: Arc<Mutex<Value>>,
+    /// Of some it has one of their own.
+    of_some: Arc<Mutex<HashMap<String, Value>>>,
+}
 
 impl Opinion {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(
-            json!({"active": true, "sub": "alice"}),
-        )))
+        let alice = json!({"active": true, "sub": "alice"});
+        Self {
+            of_all: Arc::new(Mutex::new(alice)),
+            of_some: Arc::default(),
+        }
     }
 
     fn set(&self, answer: Value) {
-        *self.0.lock().unwrap() = answer;
+        *self.of_all.lock().unwrap() = answer;
+    }
+
+    fn set_of(&self, token: &str, answer: Value) {
+        let question = format!("token={token}&token_type_hint=access_token");
+        self.of_some.lock().unwrap().insert(question, answer);
+    }
+
+    fn of(&self, question: &Question) -> Value {
+        let own = self.of_some.lock().unwrap().get(&question.body).cloned();
+        own.unwrap_or_else(|| self.of_all.lock().unwrap().clone())
     }
 
     /// The issuer, and somebody who asks it.
     async fn asked(&self, change: impl FnOnce(&mut Introspection)) -> (Issuer, Identifier) {
         let opinion = self.clone();
-        let issuer = Issuer::new(move |_| match &*opinion.0.lock().unwrap() {
+        let issuer = Issuer::new(move |question| match opinion.of(question) {
             Value::Null => Said::Hanging("HTTP/1.1 200 OK\r\n".to_owned()),
             Value::Number(code) => status(code.as_u64().unwrap() as u16),
             answer => ok(&answer.to_string()),
@@ -61,13 +82,17 @@ impl Opinion {
         std::fs::write(secret.path(), "s3cret&more\n").unwrap();
         let mut rules = endpoint(&issuer, secret.path());
         change(&mut rules);
-        let identity = Identity {
-            jwt: Vec::new(),
-            introspection: vec![rules],
-        };
-        let identifier = Identifier::load(&identity, &mut NativeRoots::default()).unwrap();
+        let identifier = identifier(rules);
         (issuer, identifier)
     }
+}
+
+fn identifier(rules: Introspection) -> Identifier {
+    let identity = Identity {
+        jwt: Vec::new(),
+        introspection: vec![rules],
+    };
+    Identifier::load(&identity, &mut NativeRoots::default()).unwrap()
 }
 
 #[tokio::test]
@@ -126,6 +151,67 @@ async fn a_client_may_be_named_in_the_form() {
 }
 
 #[tokio::test]
+async fn a_client_may_be_known_by_its_certificate() {
+    let alice = json!({"active": true, "sub": "alice"}).to_string();
+    let issuer = Issuer::with_client_certificates(move |_| ok(&alice)).await;
+    let rules = |client_certificate| {
+        let mut rules = endpoint(&issuer, Path::new(""));
+        rules.client.proof = ClientProof::Tls;
+        rules.outbound.client_certificate = client_certificate;
+        identifier(rules)
+    };
+    let shown = rules(Some((issuer.ca(), issuer.private_key())));
+    assert_eq!(code(&shown, "t").await, "accepted");
+    let hidden = rules(None);
+    assert_eq!(code(&hidden, "t").await, "introspection_unavailable");
+    let [question] = &issuer.questions()[..] else {
+        panic!("{:?}", issuer.questions());
+    };
+    assert_eq!(
+        question.body,
+        "token=t&token_type_hint=access_token&client_id=enforcer%3A1"
+    );
+    assert!(!question.head.to_lowercase().contains("authorization"));
+}
+
+#[tokio::test]
+async fn a_token_ends_at_its_exp_however_fresh_the_answer_is() {
+    let opinion = Opinion::new();
+    let long = |rules: &mut Introspection| rules.active_ttl = Duration::from_secs(60);
+    let (issuer, identifier) = opinion.asked(long).await;
+    let expires_at = Now::read().wall.as_unix_seconds() + 2;
+    opinion.set(json!({"active": true, "sub": "alice", "exp": expires_at}));
+    let mut last = code(&identifier, "t").await;
+    assert_eq!(last, "accepted");
+    while last == "accepted" {
+        assert!(Now::read().wall.as_unix_seconds() <= expires_at);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        last = code(&identifier, "t").await;
+    }
+    assert!(Now::read().wall.as_unix_seconds() >= expires_at);
+    assert_eq!(last, "token_expired");
+    assert_eq!(issuer.questions().len(), 1);
+}
+
+#[tokio::test]
+async fn tokens_may_have_to_be_bound_to_certificates() {
+    let bound = |rules: &mut Introspection| rules.certificate_bound = true;
+    for (identifier, expected) in [
+        (Opinion::new().asked(|_| {}).await, false),
+        (Opinion::new().asked(bound).await, true),
+    ] {
+        let (_issuer, identifier) = identifier;
+        let asked = identifier.identify("t", Now::read()).await.unwrap().asked;
+        assert_eq!(
+            identifier.binds_certificates(NAME, asked.as_ref()),
+            expected
+        );
+        // Of what the issuer signs that says nothing.
+        assert!(!identifier.binds_certificates(NAME, None));
+    }
+}
+
+#[tokio::test]
 async fn what_no_token_can_be_is_not_asked_about() {
     let (issuer, identifier) = Opinion::new().asked(|_| {}).await;
     for bad in ["", "a b", "t\u{e9}", "t&x=1", &"x".repeat(20_000)] {
@@ -170,6 +256,143 @@ async fn an_old_answer_serves_in_an_outage_up_to_its_limit() {
     assert_eq!(issuer.questions().len(), 2);
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(code(&identifier, "t").await, "introspection_unavailable");
+}
+
+#[tokio::test]
+async fn an_old_answer_serves_at_once_while_the_endpoint_hangs() {
+    let opinion = Opinion::new();
+    let stale = |rules: &mut Introspection| rules.stale_ttl = Duration::from_secs(60);
+    let (issuer, identifier) = opinion.asked(stale).await;
+    assert_eq!(code(&identifier, "t").await, "accepted");
+    opinion.set(json!(null));
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    // The first has to find out.
+    assert_eq!(code(&identifier, "t").await, "accepted");
+    let begun = boot_now();
+    let prompt = async |expected: usize| {
+        while issuer.questions().len() < expected {
+            let asked_at = boot_now();
+            assert_eq!(code(&identifier, "t").await, "accepted");
+            let took = boot_now().saturating_duration_since(asked_at);
+            assert!(took < Duration::from_millis(300), "{took:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // It is tried again meanwhile, and nobody waits for that.
+    prompt(4).await;
+    let lasted = boot_now().saturating_duration_since(begun);
+    assert!(lasted > Duration::from_secs(2), "{lasted:?}");
+    opinion.set(json!({"active": false}));
+    while code(&identifier, "t").await == "accepted" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(code(&identifier, "t").await, "token_inactive");
+}
+
+/// Whatever it does to the endpoint, an invented token keeps no revoked one alive.
+#[tokio::test]
+async fn only_an_outage_lets_old_answers_serve() {
+    for (token, answer, expected) in [
+        ("invented", json!(400), "token_inactive"),
+        ("invented", json!(413), "token_inactive"),
+        ("invented", json!(500), "token_inactive"),
+        ("invented", json!(null), "token_inactive"),
+        ("u", json!(400), "token_inactive"),
+        ("u", json!([]), "token_inactive"),
+        ("u", json!(429), "accepted"),
+        ("u", json!(503), "accepted"),
+        ("u", json!(null), "accepted"),
+    ] {
+        let opinion = Opinion::new();
+        let stale = |rules: &mut Introspection| rules.stale_ttl = Duration::from_secs(60);
+        let (_issuer, identifier) = opinion.asked(stale).await;
+        assert_eq!(code(&identifier, "t").await, "accepted");
+        assert_eq!(code(&identifier, "u").await, "accepted");
+        opinion.set(json!({"active": false}));
+        opinion.set_of(token, answer.clone());
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        let of_token = code(&identifier, token).await;
+        assert!(["accepted", "introspection_unavailable"].contains(&of_token));
+        assert_eq!(code(&identifier, "t").await, expected, "{token} {answer}");
+    }
+}
+
+#[tokio::test]
+async fn invented_tokens_wait_for_each_other_and_nobody_for_them() {
+    let opinion = Opinion::new();
+    let slow = |rules: &mut Introspection| rules.outbound.timeout = Duration::from_secs(2);
+    let (issuer, identifier) = opinion.asked(slow).await;
+    let identifier = Arc::new(identifier);
+    let (link, warden) = Warden::new().await;
+    let table = SessionTable::default();
+    let session = session(&table);
+    opinion.set(json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}));
+    follow(&identifier, &link, &session).await;
+    opinion.set_of(
+        "t",
+        json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}),
+    );
+    opinion.set(json!(null));
+    let flood: Vec<_> = (0..40)
+        .map(|number| {
+            let identifier = Arc::clone(&identifier);
+            let token = format!("invented-{number}");
+            tokio::spawn(async move { code(&identifier, &token).await })
+        })
+        .collect();
+    let asked = |what: &str| {
+        let questions = issuer.questions();
+        let about = questions.iter().filter(|it| it.body.contains(what));
+        about.count()
+    };
+    while asked("invented") < AT_A_TIME {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Live sessions are asked about all the same, and so are tokens that were good before.
+    let before = asked("token=t&");
+    while asked("token=t&") < before + 3 {
+        assert_eq!(code(&identifier, "t").await, "accepted");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(asked("invented"), AT_A_TIME);
+    opinion.set_of("t", json!({"active": false}));
+    let end = ToWarden::End {
+        session: session.id(),
+        cause: EndCause::TokenInactive,
+    };
+    assert_eq!(warden.hears().await, end);
+    for one in flood {
+        assert_eq!(one.await.unwrap(), "introspection_unavailable");
+    }
+}
+
+#[tokio::test]
+async fn a_session_whose_question_has_no_turn_goes_on() {
+    let opinion = Opinion::new();
+    let brief = |rules: &mut Introspection| rules.outbound.timeout = Duration::from_millis(100);
+    let (issuer, identifier) = opinion.asked(brief).await;
+    let (link, warden) = Warden::new().await;
+    let table = SessionTable::default();
+    let session = session(&table);
+    opinion.set(json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}));
+    follow(&identifier, &link, &session).await;
+    let introspector = &identifier.introspectors[0];
+    let mut turns = Vec::new();
+    for _ in 0..AT_A_TIME {
+        let turn = introspector.turns.wait(Acquaintance::Known, Duration::MAX);
+        turns.push(turn.await.ok().unwrap());
+    }
+    let asked = issuer.questions().len();
+    // Longer than the last word counts when nobody answers.
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(issuer.questions().len(), asked);
+    opinion.set(json!({"active": false}));
+    drop(turns);
+    let end = ToWarden::End {
+        session: session.id(),
+        cause: EndCause::TokenInactive,
+    };
+    assert_eq!(warden.hears().await, end);
 }
 
 #[tokio::test]
@@ -275,6 +498,35 @@ async fn a_session_ends_when_its_token_is_not_active_any_more() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_session_ends_when_its_token_changes_hands_though_its_answer_was_forgotten() {
+    let opinion = Opinion::new();
+    let rare = |rules: &mut Introspection| rules.recheck_interval = Duration::from_millis(800);
+    let (issuer, identifier) = opinion.asked(rare).await;
+    let (link, warden) = Warden::new().await;
+    let table = SessionTable::default();
+    let session = session(&table);
+    opinion.set(json!({"active": true, "sub": "alice", "exp": 4_000_000_000_u64}));
+    follow(&identifier, &link, &session).await;
+    opinion.set(json!({"active": true, "sub": "mallory", "exp": 4_000_000_000_u64}));
+    // Others that are in use take its place.
+    let introspector = &identifier.introspectors[0];
+    let digest = TokenDigest::of("t");
+    let answer = introspector.known(&digest).unwrap();
+    for number in 0..100_000_u32 {
+        let other = TokenDigest::of(&number.to_string());
+        introspector.answers.remember(other, &answer);
+        introspector.known(&other);
+    }
+    assert!(introspector.known(&digest).is_none());
+    assert_eq!(issuer.questions().len(), 1);
+    let end = ToWarden::End {
+        session: session.id(),
+        cause: EndCause::TokenInactive,
+    };
+    assert_eq!(warden.hears().await, end);
 }
 
 #[tokio::test]

@@ -242,6 +242,43 @@ async fn keys_rotate_under_load_and_no_valid_token_is_refused() {
 }
 
 #[tokio::test]
+async fn an_issuer_may_withdraw_all_of_its_keys() {
+    let shelf = Shelf::default();
+    let key = Key::new("1");
+    shelf.put(&[key.jwk()]);
+    let published = shelf.clone();
+    let issuer = Issuer::new(move |_| published.answer("")).await;
+    let identifier = identifier(jwks(&issuer), issuer.outbound());
+    let (link, warden) = Warden::new().await;
+    identifier.start(&link);
+    let token = key.sign("alice");
+    assert_eq!(code(&identifier, &token).await, "accepted");
+    let withdrawn_by = async || {
+        while let ToWarden::IssuerKeys { keys, .. } = warden.hears().await {
+            if keys.is_empty() {
+                return;
+            }
+        }
+        panic!("something else");
+    };
+    // A set that is of no use is not a set without keys.
+    shelf.put(&[json!({"kty": "unheard of"})]);
+    let asked = issuer.questions().len();
+    while issuer.questions().len() < asked + 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(code(&identifier, &token).await, "accepted");
+    shelf.put(&[]);
+    withdrawn_by().await;
+    assert_eq!(code(&identifier, &token).await, "key_unknown");
+    // And it may have new ones.
+    let next = Key::new("2");
+    shelf.put(&[next.jwk()]);
+    assert_eq!(code(&identifier, &next.sign("alice")).await, "accepted");
+    assert_eq!(code(&identifier, &token).await, "key_unknown");
+}
+
+#[tokio::test]
 async fn keys_serve_on_in_an_outage_up_to_their_limit() {
     let shelf = Shelf::default();
     let key = Key::new("1");
