@@ -4,6 +4,7 @@ use enforcer_tests::{
     Scene, Streams,
     client::{Client, End, Pattern},
     daemon::Daemon,
+    postgres::Proof,
 };
 
 /// Ids of the live sessions of `subject`.
@@ -91,6 +92,25 @@ fn who_is_revoked_is_told_before_the_cut() {
     assert_eq!(streams.talk.end().unwrap().ending.how, told);
     assert_eq!(streams.download.end().unwrap().how, End::Reset);
     assert_eq!(daemon.wait_for_end().unwrap()["reason"], "revoked");
+}
+
+#[test]
+fn psql_is_told_that_its_session_is_revoked() {
+    let mut scene = Scene::new("revoke-psql").unwrap();
+    scene.config.policy().farewell = Some("250ms".to_owned());
+    let _server = scene.serve_postgres("certificate", None).unwrap();
+    let daemon = scene.start().unwrap();
+    let identity = scene.authority.client("alice").unwrap();
+    let proof = Proof::Certificate(&identity, "alice");
+    let mut psql = scene.pg("trusted", &proof).unwrap().interactive().unwrap();
+    psql.write("select 'open';").unwrap();
+    psql.wait_for("open").unwrap();
+    let outcome = daemon.cli(&["sessions", "revoke", "--all"]).unwrap();
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    psql.write("select 'late';").unwrap();
+    psql.wait_for("FATAL:  terminating connection: the session has to end")
+        .unwrap();
+    assert_ne!(psql.end().unwrap(), 0);
 }
 
 #[test]
