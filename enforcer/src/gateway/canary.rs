@@ -35,8 +35,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(4);
 const SEND_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Plays a canary to its end, and tells the warden.
-pub(super) async fn play(link: Arc<Link>, listener: OwnedFd) {
-    match observe(&link, listener).await {
+pub(super) async fn play(link: &Link, listener: OwnedFd) {
+    match observe(link, listener).await {
         Ok(report) => link.tell(ToWarden::CanaryReport(report)),
         Err(error) => {
             warn!(%error, "the canary found no connection");

@@ -53,7 +53,7 @@ pub(super) async fn report(gateway: Arc<Gateway>) {
 }
 
 /// Without a warden it waits until there is one.
-fn tell(gateway: &Gateway) {
+pub(super) fn tell(gateway: &Gateway) {
     if !gateway.link.orders().borrow().linked {
         return;
     }

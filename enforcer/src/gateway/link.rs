@@ -8,10 +8,11 @@
 //!  Leaving
 //! ```
 
+mod driver;
+
 use std::{
     collections::HashMap,
-    io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -21,12 +22,13 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_seqpacket::UnixSeqpacketListener;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
+pub(crate) use self::driver::Driver;
 use crate::{
     channel::{
         BoundRole, ExportBatch, ExportOutcome, Kinship, Refusal, Request, SessionUsage, ToGateway,
-        ToWarden, Transport,
+        ToWarden,
     },
     gateway::{
         canary,
@@ -41,11 +43,6 @@ use crate::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Messages that may wait for the warden.
 const QUEUE: usize = 4096;
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// After a failed accept or a connection that is not the warden's.
-const HANDOVER_RETRY: Duration = Duration::from_millis(100);
-/// Longest wait for a new warden to ask for the listeners, and to take them.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the gateway is to do, as the warden or a signal has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +68,9 @@ impl Orders {
 /// The gateway's side of the channel.
 #[derive(Debug)]
 pub(crate) struct Link {
-    outbound: mpsc::Sender<ToWarden>,
+    outbound: mpsc::Sender<Outbound>,
+    /// Held while a canary is played.
+    canary: tokio::sync::Mutex<()>,
     pending: Mutex<HashMap<Request, oneshot::Sender<Answer>>>,
     next: AtomicU32,
     lost: AtomicU64,
@@ -91,15 +90,6 @@ enum Answer {
     Refused(Refusal),
 }
 
-/// The driver's half: what the link needs to reach the warden.
-pub(crate) struct Driver {
-    link: Arc<Link>,
-    outbound: mpsc::Receiver<ToWarden>,
-    handover: UnixSeqpacketListener,
-    /// Names and sockets of the listeners, until they are handed over.
-    listeners: Vec<(String, OwnedFd)>,
-}
-
 impl Link {
     /// A link, which [`Driver::run`] brings to life.
     pub(crate) fn new(
@@ -110,6 +100,7 @@ impl Link {
         let (sender, outbound) = mpsc::channel(QUEUE);
         let link = Arc::new(Self {
             outbound: sender,
+            canary: tokio::sync::Mutex::default(),
             pending: Mutex::default(),
             next: AtomicU32::new(0),
             lost: AtomicU64::new(0),
@@ -243,7 +234,7 @@ impl Link {
 
     /// Reports something that needs no answer. What the queue does not take is counted.
     pub(crate) fn tell(&self, message: ToWarden) {
-        if !self.orders.borrow().linked || self.outbound.try_send(message).is_err() {
+        if !self.orders.borrow().linked || self.outbound.try_send(message.into()).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -253,7 +244,21 @@ impl Link {
     pub(crate) async fn deliver(&self, message: ToWarden) {
         let mut orders = self.orders();
         if orders.wait_for(|orders| orders.linked).await.is_ok() {
-            let _ = self.outbound.send(message).await;
+            let _ = self.outbound.send(message.into()).await;
+        }
+    }
+
+    /// Before the gateway exits: waits until a canary has been played to its end, and the warden,
+    /// if there is one, has been told everything.
+    pub(crate) async fn finish(&self) {
+        let _played = self.canary.lock().await;
+        let (mark, told) = oneshot::channel();
+        if self.orders.borrow().linked {
+            let sent = async {
+                self.outbound.send(Outbound::Mark(mark)).await.ok()?;
+                told.await.ok()
+            };
+            let _ = tokio::time::timeout(ANSWER_TIMEOUT, sent).await;
         }
     }
 
@@ -264,7 +269,7 @@ impl Link {
         // The order matters: who breaks the link first says so, then fails what is pending.
         let answer = if self.orders.borrow().linked {
             tokio::time::timeout(ANSWER_TIMEOUT, async {
-                self.outbound.send(message(request)).await.ok()?;
+                self.outbound.send(message(request).into()).await.ok()?;
                 answer.await.ok()
             })
             .await
@@ -303,7 +308,11 @@ impl Link {
             }
             ToGateway::Canary => {
                 if let Some(listener) = fds.into_iter().next() {
-                    tokio::spawn(canary::play(Arc::clone(self), listener));
+                    let link = Arc::clone(self);
+                    tokio::spawn(async move {
+                        let _playing = link.canary.lock().await;
+                        canary::play(&link, listener).await;
+                    });
                 }
             }
             ToGateway::Opened { request, session } => {
@@ -365,131 +374,24 @@ impl Link {
     }
 }
 
+/// What goes through the queue to the warden.
+#[derive(Debug)]
+enum Outbound {
+    Message(ToWarden),
+    /// Answered when what was before it has been sent.
+    Mark(oneshot::Sender<()>),
+}
+
+impl From<ToWarden> for Outbound {
+    fn from(message: ToWarden) -> Self {
+        Self::Message(message)
+    }
+}
+
 fn expect_session(answer: Answer) -> Result<SessionHandle, Refusal> {
     match answer {
         Answer::Opened(handle) => Ok(handle),
         Answer::Refused(refusal) => Err(refusal),
         _ => Err(Refusal::Unavailable),
     }
-}
-
-impl Driver {
-    /// Serves the link for as long as the process lives, starting with the first warden.
-    pub(crate) async fn run(mut self, first: Transport) {
-        self.link.came_up();
-        self.link
-            .orders
-            .send_modify(|orders| orders.accept = !orders.drain);
-        if let Err(error) = first.send(&ToWarden::Ready).await {
-            error!(%error, "cannot tell the warden that the gateway is ready");
-        }
-        let mut transport = first;
-        loop {
-            match self.serve(&transport).await {
-                Ok(()) => warn!("the warden is gone; serving on for the sessions that are bound"),
-                Err(error) => error!(%error, "the channel to the warden broke"),
-            }
-            self.link.went_down();
-            transport = self.next_warden().await;
-            while self.outbound.try_recv().is_ok() {
-                self.link.lost.fetch_add(1, Ordering::Relaxed);
-            }
-            self.link.came_up();
-        }
-    }
-
-    async fn serve(&mut self, transport: &Transport) -> io::Result<()> {
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        // Neither direction waits for the other: a packet that is being received is never
-        // dropped, and the warden may be busy sending while it is sent to.
-        let receiving = async {
-            loop {
-                match transport.recv::<ToGateway>().await? {
-                    None => return io::Result::Ok(()),
-                    Some((ToGateway::HandOver, _)) => {
-                        hand_over(&self.link, transport, &mut self.listeners).await?
-                    }
-                    Some((message, fds)) => {
-                        if matches!(message, ToGateway::Drain) {
-                            // What is not accepted here any more is another gateway's, or nobody's.
-                            self.listeners.clear();
-                        }
-                        self.link.receive(message, fds);
-                    }
-                }
-            }
-        };
-        let sending = async {
-            loop {
-                tokio::select! {
-                    message = self.outbound.recv() => match message {
-                        Some(message) => transport.send(&message).await?,
-                        None => return io::Result::Ok(()),
-                    },
-                    _ = sweep.tick() => self.link.sweep(),
-                }
-            }
-        };
-        tokio::select! {
-            result = receiving => result,
-            result = sending => result,
-        }
-    }
-
-    /// Waits for a warden that takes over.
-    async fn next_warden(&mut self) -> Transport {
-        loop {
-            match self.accept_warden().await {
-                Ok(transport) => return transport,
-                Err(error) => warn!(%error, "no warden on the handover socket"),
-            }
-            tokio::time::sleep(HANDOVER_RETRY).await;
-        }
-    }
-
-    /// Only root may be the warden. The first thing that a new one wants is the listeners; only
-    /// then does it listen to anything else. Activity that the last one did not hear follows.
-    async fn accept_warden(&mut self) -> io::Result<Transport> {
-        let transport = Transport::new(self.handover.accept().await?.into())?;
-        let uid = transport.peer_uid()?;
-        if uid != 0 {
-            let message = format!("user {uid} may not take this gateway over");
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-        }
-        let link = Arc::clone(&self.link);
-        let greeting = async {
-            loop {
-                match transport.recv::<ToGateway>().await? {
-                    None => return io::Result::Err(io::ErrorKind::UnexpectedEof.into()),
-                    Some((ToGateway::HandOver, _)) => break,
-                    Some((message, fds)) => link.receive(message, fds),
-                }
-            }
-            hand_over(&link, &transport, &mut self.listeners).await?;
-            for touch in link.sessions.activity() {
-                transport.send(&touch).await?;
-            }
-            Ok(())
-        };
-        tokio::time::timeout(HANDOVER_TIMEOUT, greeting)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(transport)
-    }
-}
-
-async fn hand_over(
-    link: &Link,
-    transport: &Transport,
-    listeners: &mut Vec<(String, OwnedFd)>,
-) -> io::Result<()> {
-    link.orders.send_modify(|orders| orders.accept = false);
-    let names = listeners.iter().map(|(name, _)| name.clone()).collect();
-    let fds: Vec<_> = listeners.iter().map(|(_, fd)| fd.as_fd()).collect();
-    transport
-        .send_with_fds(&ToWarden::Listeners { names }, &fds)
-        .await?;
-    info!(listeners = fds.len(), "handed the listeners over");
-    listeners.clear();
-    Ok(())
 }

@@ -156,7 +156,7 @@ pub fn run() -> anyhow::Result<()> {
         .context("cannot start threads")?;
     runtime.block_on(async {
         let mut server = Server::start(started)?;
-        handle_signals(&server.link)?;
+        handle_signals(&server.gateway.link)?;
         server.drained().await;
         info!("drained");
         anyhow::Ok(())
@@ -168,7 +168,7 @@ pub fn run() -> anyhow::Result<()> {
 
 /// A gateway that serves.
 struct Server {
-    link: Arc<Link>,
+    gateway: Arc<Gateway>,
     finished: mpsc::Receiver<Infallible>,
 }
 
@@ -232,17 +232,19 @@ impl Server {
             tokio::spawn(exporter.run(Arc::clone(&gateway)));
         }
         tokio::spawn(figures::report(Arc::clone(&gateway)));
-        tokio::spawn(sweep_pools(gateway));
+        tokio::spawn(sweep_pools(Arc::clone(&gateway)));
         tokio::spawn(revoked::tell(Arc::clone(&link), started.revoked));
         started.receivers.serve(&link);
         tokio::spawn(driver.run(channel));
-        Ok(Self { link, finished })
+        Ok(Self { gateway, finished })
     }
 
-    /// Waits until the orders are to drain and the last connection is closed.
+    /// Waits until the orders are to drain, the last connection is closed, and the warden knows.
     async fn drained(&mut self) {
         // Nothing is ever sent: this waits for the last `Work` to go.
         let _: Option<Infallible> = self.finished.recv().await;
+        figures::tell(&self.gateway);
+        self.gateway.link.finish().await;
     }
 }
 

@@ -100,6 +100,41 @@ fn renewal_keeps_a_tunnel_and_the_cut_is_told() {
 }
 
 #[test]
+fn more_tunnels_than_a_connection_takes_are_served_and_renewed() {
+    const TUNNELS: usize = 140;
+    let (scene, upstream) = scene("connect-many");
+    let daemon = scene.start().unwrap();
+    let first = wait::whole_second_after(Duration::from_secs(8));
+    let hour = first.saturating_add(Duration::from_secs(3600));
+    let file = write_token(&scene, &token_of_session(&scene, first));
+    let credential = Credential::TokenFile(&file);
+    let target = upstream.address().to_string();
+    let connect = Connect::listen(&scene, credential, &target).unwrap();
+    let client = scene.client().unwrap().of(connect.local());
+    let streams = std::iter::repeat_with(|| {
+        let stream = client.tcp().unwrap();
+        stream.write("echo\nhere\n").unwrap();
+        stream.read_until("here\n").unwrap();
+        stream
+    });
+    let streams: Vec<_> = streams.take(TUNNELS).collect();
+    assert!(clock::wall_now() < first, "too slow to outlive the token");
+
+    write_token(&scene, &token_of_session(&scene, hour));
+    connect.wait_for("renewed, for ").unwrap();
+    wait::until_wall(first.saturating_add(Duration::from_millis(300)));
+    for stream in &streams {
+        stream.write("still here\n").unwrap();
+        stream.read_until("still here\n").unwrap();
+    }
+    let records = daemon.audit().unwrap();
+    let clients = records
+        .iter()
+        .filter(|it| it["event"] == "connection_opened" && it["role"] == "client");
+    assert_eq!(clients.count(), 2);
+}
+
+#[test]
 fn a_tunnel_that_only_listens_is_idle() {
     let (mut scene, upstream) = scene("connect-idle");
     scene.config.policy().idle_timeout = Some("2s".to_owned());

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::{
     address::Address,
     failure::Failure,
-    gateway::{Gateway, Line, Tunnel},
+    gateway::{Gateway, Line, Place, Tunnel},
     keeper,
     say::Voice,
     token::TokenSource,
@@ -23,8 +23,8 @@ pub(super) struct Client {
     pub(super) tokens: TokenSource,
     pub(super) voice: Voice,
     target: Address,
-    /// The connection that takes new tunnels.
-    line: Mutex<Option<Arc<Line>>>,
+    /// The connections that take new tunnels.
+    lines: Mutex<Vec<Arc<Line>>>,
 }
 
 impl Client {
@@ -39,7 +39,7 @@ impl Client {
             tokens,
             voice,
             target,
-            line: Mutex::default(),
+            lines: Mutex::default(),
         })
     }
 
@@ -54,42 +54,43 @@ impl Client {
     /// A new tunnel. If the connection, or the token that it was made with, will not do any more,
     /// there is a second try with new ones.
     pub(super) async fn open(self: &Arc<Self>) -> Result<Tunnel, Failure> {
-        let line = self.line().await?;
-        let (line, tunnel) = match line.tunnel(&self.target).await {
+        let place = self.place().await?;
+        let line = Arc::clone(&place.line);
+        let tunnel = match place.tunnel(&self.target).await {
             Err(failure) if failure.is_the_connections() => {
                 self.leave(&line).await;
-                let line = self.line().await?;
-                let tunnel = line.tunnel(&self.target).await;
+                let place = self.place().await?;
+                let line = Arc::clone(&place.line);
+                let tunnel = place.tunnel(&self.target).await;
                 if tunnel.is_err() {
                     self.leave(&line).await;
                 }
-                (line, tunnel?)
+                tunnel?
             }
-            tunnel => (line, tunnel?),
+            tunnel => tunnel?,
         };
-        if line.take_care() {
-            tokio::spawn(keeper::keep(Arc::clone(self), line));
+        if tunnel.line.take_care() {
+            tokio::spawn(keeper::keep(Arc::clone(self), Arc::clone(&tunnel.line)));
         }
         Ok(tunnel)
     }
 
-    /// The connection for new tunnels, made anew if need be.
-    async fn line(&self) -> Result<Arc<Line>, Failure> {
-        let mut current = self.line.lock().await;
-        if let Some(line) = current.as_ref().filter(|line| !line.is_closed()) {
-            return Ok(Arc::clone(line));
+    /// Room for a new tunnel, on a new connection if need be.
+    async fn place(&self) -> Result<Place, Failure> {
+        let mut lines = self.lines.lock().await;
+        lines.retain(|line| !line.is_closed());
+        loop {
+            if let Some(place) = lines.iter().find_map(Line::place) {
+                return Ok(place);
+            }
+            let token = self.tokens.read().await?;
+            lines.push(self.gateway.connect(token).await?);
         }
-        let token = self.tokens.read().await?;
-        let line = self.gateway.connect(token).await?;
-        *current = Some(Arc::clone(&line));
-        Ok(line)
     }
 
     /// New tunnels take another connection. Those on this one stay.
     pub(super) async fn leave(&self, line: &Arc<Line>) {
-        let mut current = self.line.lock().await;
-        if current.as_ref().is_some_and(|it| Arc::ptr_eq(it, line)) {
-            *current = None;
-        }
+        let mut lines = self.lines.lock().await;
+        lines.retain(|it| !Arc::ptr_eq(it, line));
     }
 }

@@ -18,7 +18,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerNa
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -44,6 +44,10 @@ const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Tunnels on one connection. The gateway takes 128 streams: some are left for what is said about
+/// the session.
+const MOST_TUNNELS: usize = 100;
 
 const EXPIRES_IN: &str = "session-expires-in";
 
@@ -139,8 +143,8 @@ pub(super) struct Line {
     token: watch::Sender<Token>,
     /// When the session ends, as the gateway last said.
     expires_at: watch::Sender<Option<BootInstant>>,
-    /// How many tunnels there are on it.
-    tunnels: watch::Sender<usize>,
+    /// Room for more tunnels.
+    room: Arc<Semaphore>,
     closed: watch::Sender<bool>,
     /// Why it closed, once that is found out: the session's end, or nothing of the kind.
     verdict: watch::Sender<Option<Verdict>>,
@@ -161,12 +165,13 @@ pub(super) struct Tunnel {
     pub(super) receiving: RecvStream,
     pub(super) sending: SendStream<Bytes>,
     pub(super) line: Arc<Line>,
+    _place: OwnedSemaphorePermit,
 }
 
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        self.line.tunnels.send_modify(|tunnels| *tunnels -= 1);
-    }
+/// A connection with room for a tunnel.
+pub(super) struct Place {
+    pub(super) line: Arc<Line>,
+    place: OwnedSemaphorePermit,
 }
 
 impl Line {
@@ -187,7 +192,7 @@ impl Line {
             sender,
             token: watch::Sender::new(token),
             expires_at: watch::Sender::new(None),
-            tunnels: watch::Sender::new(0),
+            room: Arc::new(Semaphore::new(MOST_TUNNELS)),
             closed: watch::Sender::new(false),
             verdict: watch::Sender::new(None),
             kept: AtomicBool::new(false),
@@ -222,8 +227,16 @@ impl Line {
         self.expires_at.subscribe()
     }
 
+    /// How many tunnels there are on it, or are about to be.
     pub(super) fn tunnels(&self) -> usize {
-        *self.tunnels.borrow()
+        MOST_TUNNELS - self.room.available_permits()
+    }
+
+    /// Room for one more tunnel.
+    pub(super) fn place(self: &Arc<Self>) -> Option<Place> {
+        let place = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let line = Arc::clone(self);
+        Some(Place { line, place })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -258,27 +271,6 @@ impl Line {
     pub(super) fn learn(&self, expires_in: u64) {
         let at = boot_now().saturating_add(Duration::from_secs(expires_in));
         self.expires_at.send_replace(Some(at));
-    }
-
-    /// Asks for a tunnel.
-    pub(super) async fn tunnel(self: &Arc<Self>, target: &Address) -> Result<Tunnel, Failure> {
-        let authority = target.to_string();
-        let uri = Uri::builder().authority(authority).build();
-        let request = request(
-            Method::CONNECT,
-            uri,
-            header::PROXY_AUTHORIZATION,
-            &self.token(),
-        )?;
-        let (response, sending) = self.send(request, false).await?;
-        let response = granted(response).await?;
-        self.heed(response.headers());
-        self.tunnels.send_modify(|tunnels| *tunnels += 1);
-        Ok(Tunnel {
-            receiving: response.into_body(),
-            sending,
-            line: Arc::clone(self),
-        })
     }
 
     /// Sends a request to the gateway itself, with a token.
@@ -323,6 +315,30 @@ impl Line {
         if let Some(expires_in) = field.and_then(|text| text.parse().ok()) {
             self.learn(expires_in);
         }
+    }
+}
+
+impl Place {
+    /// Asks for a tunnel.
+    pub(super) async fn tunnel(self, target: &Address) -> Result<Tunnel, Failure> {
+        let Self { line, place } = self;
+        let authority = target.to_string();
+        let uri = Uri::builder().authority(authority).build();
+        let request = request(
+            Method::CONNECT,
+            uri,
+            header::PROXY_AUTHORIZATION,
+            &line.token(),
+        )?;
+        let (response, sending) = line.send(request, false).await?;
+        let response = granted(response).await?;
+        line.heed(response.headers());
+        Ok(Tunnel {
+            receiving: response.into_body(),
+            sending,
+            line,
+            _place: place,
+        })
     }
 }
 

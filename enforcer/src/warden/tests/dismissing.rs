@@ -91,7 +91,8 @@ fn a_warden_that_ends_meanwhile_revives_nobody() {
     let left = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(bench._state.path()).unwrap() {
         let file = file.unwrap();
-        if file.file_type().unwrap().is_file() {
+        let name = file.file_name().into_string().unwrap();
+        if name.starts_with(super::super::store::DATABASE_NAME) {
             std::fs::copy(file.path(), left.path().join(file.file_name())).unwrap();
         }
     }
