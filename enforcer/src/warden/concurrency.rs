@@ -93,7 +93,8 @@ impl Core {
         let mut others: Vec<_> = self
             .book
             .of(&session.principal)
-            .filter(|live| live.session.id != session.id)
+            // Who has been dismissed only says goodbye.
+            .filter(|live| live.session.id != session.id && live.dismissal.is_none())
             .map(|live| (live.opened_at, live.session.id.as_u64(), live.session.id))
             .collect();
         let most = limit.max.saturating_sub(1) as usize;

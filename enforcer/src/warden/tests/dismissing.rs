@@ -1,6 +1,7 @@
 //! Sessions that are ended before any limit.
 
 use super::*;
+use crate::channel::EndCause;
 
 /// A session under a policy with a farewell of its own.
 fn open(bench: &mut Bench, cookie: u64, subject: &str, farewell: Duration) -> SessionId {
@@ -78,6 +79,34 @@ fn without_a_farewell_or_a_connection_the_end_is_at_once() {
         assert_eq!(bench.core.maps.session(id.as_u64()), None);
     }
     assert!(bench.core.book.get(leaving).is_some());
+}
+
+#[test]
+fn who_logs_out_and_in_again_is_not_one_too_many() {
+    let mut bench = Bench::new();
+    let alone = ["alone".to_owned()];
+    let log_in = |bench: &mut Bench, cookie, token: &[u8]| {
+        bench.connect(cookie, abi::Role::Client);
+        let credential = Credential {
+            key: SessionKey::from_token(token),
+            ..credential("alice", 300)
+        };
+        let opened = bench
+            .core
+            .open(cookie, &credential, &alone, None, Now::read());
+        opened.map(|view| view.id)
+    };
+    let first = log_in(&mut bench, 7, b"first").unwrap();
+    assert_eq!(
+        log_in(&mut bench, 8, b"second"),
+        Err(Refusal::TooManySessions)
+    );
+    let logout = ToWarden::End {
+        session: first,
+        cause: EndCause::Logout,
+    };
+    bench.core.on_message(GATEWAY, logout, Now::read());
+    assert!(log_in(&mut bench, 9, b"third").is_ok());
 }
 
 #[test]
