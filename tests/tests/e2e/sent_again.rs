@@ -67,6 +67,8 @@ fn check(label: &str, prepare: fn(&Scene)) {
     wait::until_wall(deadline.saturating_sub(BEFORE));
     assert!(streams.are_running());
     lose("add");
+    // What is sent from now on has to be sent again.
+    wait::until_wall(deadline.saturating_sub(BEFORE * 4 / 5));
     process::stop(gateway).unwrap();
     process::stop(daemon.pid()).unwrap();
     wait::until_wall(deadline.saturating_add(2 * BEFORE));
