@@ -60,13 +60,28 @@ async fn observe(link: &Link, listener: OwnedFd) -> io::Result<CanaryReport> {
     let downwards = Arc::new(AtomicU64::new(0));
     let upwards = Arc::new(AtomicU64::new(0));
     let mut others = JoinSet::new();
-    others.spawn(send(to_server));
-    others.spawn(send(to_client));
+    others.spawn(async move {
+        send(to_client).await;
+    });
     let server = receive(from_client, Arc::clone(&upwards));
     others.spawn(async move {
         let _: CanaryEnd = server.await;
     });
-    let end = timeout(END_TIMEOUT, receive(from_server, Arc::clone(&downwards))).await;
+    // The kernel tells of a reset once: to whoever of the two asks first.
+    let sending = async {
+        if send(to_server).await != io::ErrorKind::ConnectionReset {
+            std::future::pending::<()>().await;
+        }
+        CanaryEnd::Reset(boot_now())
+    };
+    let ended = async {
+        tokio::select! {
+            biased;
+            end = sending => end,
+            end = receive(from_server, Arc::clone(&downwards)) => end,
+        }
+    };
+    let end = timeout(END_TIMEOUT, ended).await;
     others.shutdown().await;
 
     let last = |at: &AtomicU64| Some(at.load(Ordering::Relaxed)).filter(|at| *at > 0);
@@ -96,14 +111,14 @@ async fn connect(listener: OwnedFd) -> io::Result<(TcpStream, TcpStream)> {
     Ok((client, server))
 }
 
-/// Sends the time, again and again.
-async fn send(mut to: OwnedWriteHalf) {
+/// Sends the time, again and again, until that fails.
+async fn send(mut to: OwnedWriteHalf) -> io::ErrorKind {
     let mut interval = interval(SEND_INTERVAL);
     loop {
         interval.tick().await;
         let now = boot_now().as_nanos().to_be_bytes();
-        if to.write_all(&now).await.is_err() {
-            return;
+        if let Err(error) = to.write_all(&now).await {
+            return error.kind();
         }
     }
 }

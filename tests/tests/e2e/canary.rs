@@ -64,6 +64,27 @@ fn a_canary_passes_and_fails_when_a_program_is_detached() {
 }
 
 #[test]
+fn a_reload_meanwhile_fails_no_canary() {
+    let scene = Scene::new("canary-reload").unwrap();
+    let daemon = scene.start().unwrap();
+    let old = daemon.gateway_pid().unwrap();
+    std::thread::scope(|scope| {
+        let canary = scope.spawn(|| daemon.cli(&["canary", "--json"]).unwrap());
+        daemon
+            .wait_for_audit("session_opened", |record| record["subject"] == "canary")
+            .unwrap();
+        let reloaded = daemon.cli(&["reload"]).unwrap();
+        assert_eq!(reloaded.code, 0, "{reloaded:?}");
+        let canary = canary.join().unwrap();
+        assert_eq!(canary.code, 0, "{canary:?}");
+    });
+    wait::until("the old gateway has left", || {
+        (daemon.gateway_pid().ok()? != old).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_canary_without_a_gateway_that_answers_fails_in_time() {
     let scene = Scene::new("canary-silent").unwrap();
     let daemon = scene.start().unwrap();
