@@ -82,7 +82,12 @@ impl Core {
             });
             let keys = live.session.keys_ended(reason);
             self.store.end(*id, keys, reason, now.wall);
-            self.bound_in_map(*id, limit);
+            // The kernel lets nothing pass from the limit on, whatever becomes of the warden.
+            self.tighten_in_map(*id, |entry| abi::Session {
+                deadline_ns: entry.deadline_ns.min(limit.at.as_nanos()),
+                mode: abi::Mode::Enforce.code(),
+                ..entry
+            });
             self.queue.set(Due::Session(*id), limit.at);
             self.gateways.broadcast(ToGateway::Farewell {
                 session: *id,
@@ -92,21 +97,5 @@ impl Core {
         }
         self.end_all(&silent, reason, detail, now);
         dismissed
-    }
-
-    /// The kernel lets nothing pass from the limit on, whatever becomes of the warden.
-    fn bound_in_map(&mut self, id: SessionId, limit: Limit) {
-        let Some(entry) = self.maps.session(id.as_u64()) else {
-            return;
-        };
-        let bounded = abi::Session {
-            deadline_ns: entry.deadline_ns.min(limit.at.as_nanos()),
-            mode: abi::Mode::Enforce.code(),
-            ..entry
-        };
-        // An entry that can't be written is removed, which drops as well.
-        if self.maps.set_session(id.as_u64(), bounded).is_err() {
-            self.maps.remove_session(id.as_u64());
-        }
     }
 }

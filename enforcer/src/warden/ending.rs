@@ -93,7 +93,8 @@ impl Core {
         let legs = |id: &SessionId| self.book.get(*id).map_or(0, |live| live.legs.len());
         let connections = ids.iter().map(legs).sum();
         for id in ids {
-            self.revoke_in_map(*id);
+            let state = abi::SessionState::Revoked.code();
+            self.tighten_in_map(*id, |entry| abi::Session { state, ..entry });
         }
         // Read after the writes: a packet that is judged from here on finds the session revoked.
         let limit = Limit {
@@ -134,11 +135,15 @@ impl Core {
         }
     }
 
-    fn revoke_in_map(&mut self, id: SessionId) {
-        if let Some(mut entry) = self.maps.session(id.as_u64()) {
-            entry.state = abi::SessionState::Revoked.code();
+    /// Changes a session's entry to one that lets less pass.
+    pub(super) fn tighten_in_map(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(abi::Session) -> abi::Session,
+    ) {
+        if let Some(entry) = self.maps.session(id.as_u64()) {
             // An entry that can't be written is removed, which drops as well.
-            if self.maps.set_session(id.as_u64(), entry).is_err() {
+            if self.maps.set_session(id.as_u64(), change(entry)).is_err() {
                 self.maps.remove_session(id.as_u64());
             }
         }

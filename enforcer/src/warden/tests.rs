@@ -215,6 +215,13 @@ impl Drop for Bench {
     }
 }
 
+fn later(now: Now, passed: Duration) -> Now {
+    Now {
+        boot: now.boot.saturating_add(passed),
+        wall: now.wall.saturating_add(passed),
+    }
+}
+
 fn credential(subject: &str, expires_in: u64) -> Credential {
     Credential {
         principal: Principal {

@@ -102,15 +102,9 @@ fn the_token_of_a_session_that_was_only_observed_opens_another() {
         .open(7, &credential, &["observed".to_owned()], None, Now::read())
         .unwrap();
     bench.core.book.get_mut(first.id).unwrap().legs.clear();
-    let later = |seconds| {
-        let now = Now::read();
-        let passed = Duration::from_secs(seconds);
-        Now {
-            boot: now.boot.saturating_add(passed),
-            wall: now.wall.saturating_add(passed),
-        }
-    };
-    bench.core.on_alarm(later(70));
+    bench
+        .core
+        .on_alarm(later(Now::read(), Duration::from_secs(70)));
     assert!(bench.core.book.get(first.id).is_none());
     bench.connect(8, abi::Role::Client);
     let again = bench

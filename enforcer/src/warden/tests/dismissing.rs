@@ -12,13 +12,6 @@ fn open(bench: &mut Bench, cookie: u64, subject: &str, farewell: Duration) -> Se
     id
 }
 
-fn later(now: Now, passed: Duration) -> Now {
-    Now {
-        boot: now.boot.saturating_add(passed),
-        wall: now.wall.saturating_add(passed),
-    }
-}
-
 #[test]
 fn who_is_dismissed_says_goodbye_and_nothing_moves_the_end() {
     let mut bench = Bench::new();

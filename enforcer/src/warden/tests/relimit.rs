@@ -108,13 +108,7 @@ fn what_an_observed_session_met_counts_when_it_is_enforced_only_if_it_is_past_th
             .unwrap();
         assert_eq!(entry.mode, abi::Mode::Observe.code());
     }
-    let later = |seconds| {
-        let (now, passed) = (Now::read(), Duration::from_secs(seconds));
-        Now {
-            boot: now.boot.saturating_add(passed),
-            wall: now.wall.saturating_add(passed),
-        }
-    };
+    let later = |seconds| later(Now::read(), Duration::from_secs(seconds));
     // Both pass their idle limit of 10 s, observed; then one is active again.
     bench.core.on_alarm(later(20));
     let ids: Vec<_> = bench
